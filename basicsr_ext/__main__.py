@@ -1,0 +1,7 @@
+"""``python -m basicsr_ext`` is the command ``basicsr``."""
+
+import sys
+
+from basicsr_ext.cli import main
+
+sys.exit(main())

@@ -1,0 +1,73 @@
+"""The command ``basicsr``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from basicsr_ext import __version__
+from basicsr_ext.errors import UserError
+from basicsr_ext.prepare.arguments import add_arguments as add_prepare_arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand.
+
+    Args:
+        argv: Arguments without the program's name; default: those of this process.
+
+    Returns:
+        Exit status: 0, or 2 where the user has something to mend.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f'basicsr {args.command}: error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='basicsr', description='Trains and tests super-resolution networks with BasicSR.'
+    )
+    parser.add_argument('--version', action='version', version=f'basicsr-ext {__version__}')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+    train = commands.add_parser('train', help='train from an option file')
+    _add_run_arguments(train)
+    train.add_argument('--auto_resume', action='store_true', help="go on from the experiment's newest state")
+    train.set_defaults(run=_train)
+
+    test = commands.add_parser('test', help='test from an option file')
+    _add_run_arguments(test)
+    test.set_defaults(run=_test)
+
+    add_prepare_arguments(commands.add_parser('prepare', help='make datasets: LR images, stores, centroids'))
+    return parser
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('-opt', '--opt', required=True, metavar='FILE', help='option file (YAML)')
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='pytorch: started by torchrun'
+    )
+    parser.add_argument('--debug', action='store_true', help="BasicSR's debug mode: short intervals")
+    parser.add_argument(
+        '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='set options, e.g. train:total_iter=1000'
+    )
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from basicsr_ext.trainer.run import train
+
+    train(args.opt, launcher=args.launcher, auto_resume=args.auto_resume, debug=args.debug, force_yml=args.force_yml)
+
+
+def _test(args: argparse.Namespace) -> None:
+    from basicsr_ext.trainer.run import test
+
+    test(args.opt, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml)

@@ -1,0 +1,171 @@
+"""GT and LQ images from any two image stores."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from basicsr_ext import storage
+from basicsr_ext.data import pairing
+from basicsr_ext.data.crop_geometry import Geometry, area_shares, augment, draw_crop, systematic_choice, to_chw
+from basicsr_ext.data.pairing import Source
+from basicsr_ext.data.registry import DATASET_REGISTRY
+from basicsr_ext.data.sample_id import SampleId, sample_generator
+from basicsr_ext.data.store_options import PairedStoreOptions
+from basicsr_ext.errors import UserError
+from basicsr_ext.storage.base import ImageStore
+
+
+@DATASET_REGISTRY.register()
+class PairedStoreDataset(Dataset):
+    """Pairs of GT and LQ images from image stores.
+
+    In training a sample is a random crop. Images are chosen in proportion to their area, so that a large image gets as
+    many crops as the sub-images it could be cut into, and only the crop's rows are read. In validation a sample is a
+    whole image, with the GT image cropped to ``scale`` times the LQ image.
+
+    A sample holds ``lq`` and ``gt``: RGB (or luminance) tensors of shape (channels, height, width), float32 in [0, 1]
+    or the stored uint8 values; ``lq_path`` and ``gt_path``: the images' keys; and, where the option asks for it,
+    ``geometry``: :class:`~basicsr_ext.data.crop_geometry.Geometry` as an int64 tensor.
+
+    A dataset with more images per sample extends :meth:`open_sources` and names its option structure; crop, flips and
+    checks follow.
+
+    Attributes:
+        takes_sample_id: Tells this package's sampler to hand out :class:`~basicsr_ext.data.sample_id.SampleId`.
+        opt: The option block as it was given, for BasicSR.
+        options: The same, checked.
+        gt_store: Store of the GT images, or ``None``.
+        lq_store: Store of the LQ images.
+        pairs: GT key (or ``None``) and LQ key of each image.
+        sources: The images of a sample by name.
+        sizes: Height and width of each LQ image.
+
+    Raises:
+        UserError: An option is wrong, or the stores do not fit together. The message names the option and the first
+            offending images.
+    """
+
+    takes_sample_id = True  # tells the training sampler what to hand out
+    takes_sample_id = True
+    options_type = PairedStoreOptions
+    options: PairedStoreOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.opt = opt
+        phase = opt.get('phase')
+        self.options = self.options_type.parse(opt, f'datasets.{phase}' if phase else 'datasets')
+        self.is_train = self.options.phase == 'train'
+        self.sources = self.open_sources()
+        self.sizes = pairing.lq_sizes(self.sources['lq'])
+        self._check()
+        self._shares = area_shares(self.sizes)
+
+    def open_sources(self) -> dict[str, Source]:
+        """Opens the stores: for each image of a sample its name, where it comes from, and its scale."""
+        options = self.options
+        self.lq_store = self.open_store('dataroot_lq')
+        self.gt_store = self.open_store('dataroot_gt') if options.dataroot_gt else None
+        self.pairs = self._pair()
+        sources = {'lq': self.source('dataroot_lq', self.lq_store, [lq for _, lq in self.pairs], scale=1)}
+        if self.gt_store is not None:
+            # One store of whole HR images serves every scale: what is left over of the last LQ pixel is cut away.
+            sources['gt'] = self.source(
+                'dataroot_gt', self.gt_store, [gt for gt, _ in self.pairs], options.scale, surplus=options.scale - 1
+            )
+        return sources
+
+    def open_store(self, option: str) -> ImageStore:
+        """Opens the store that an option of the block gives."""
+        path = getattr(self.options, option)
+        try:
+            store = storage.open_store(path, self.options.channels)
+        except UserError as error:
+            raise UserError(f'{self.options.where}.{option}: {error}') from error
+        if not store.keys():
+            raise UserError(f'{self.options.where}.{option}: {path} holds no images.')
+        return store
+
+    def source(self, option: str, store: ImageStore, keys: list[str], scale: int, surplus: int = 0) -> Source:
+        """Describes where one image of a sample comes from; see :class:`~basicsr_ext.data.pairing.Source`."""
+        return Source(f'{self.options.where}.{option}', store, keys, scale, surplus)
+
+    def sources_at(self, iteration: int) -> Mapping[str, Source]:
+        """Gives the images that samples hold in a training iteration (0: not known); here always all of them."""
+        return self.sources
+
+    def read(self, geometry: Geometry, sources: Mapping[str, Source]) -> dict[str, torch.Tensor]:
+        """Reads the same window of several images and flips them alike.
+
+        Args:
+            geometry: Window and flips; the window's sides are multiples of the scale.
+            sources: The images to read.
+
+        Returns:
+            For each source a new contiguous tensor of shape (channels, height, width).
+        """
+        images = {}
+        for name, source in sources.items():
+            window = (side * source.scale // self.options.scale for side in geometry[1:5])
+            pixels = source.store.read(source.keys[geometry.image], *window)
+            pixels = to_chw(augment(pixels, geometry), unit_range=self.options.output == 'float32')
+            images[name] = torch.from_numpy(pixels)
+        return images
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: SampleId | int) -> dict[str, Any]:
+        if not isinstance(index, SampleId):
+            # BasicSR's own samplers give bare indices, and seed this generator in each worker.
+            seed = random.getrandbits(63) if self.is_train else 0
+            index = SampleId(int(index), epoch=0, position=0, iteration=0, seed=seed)
+        if not 0 <= index.index < len(self):
+            raise IndexError(f'index {index.index} is out of range for {len(self)} images')
+        geometry = self._crop(index) if self.is_train else self._whole(index.index)
+        sample: dict[str, Any] = self.read(geometry, self.sources_at(index.iteration))
+        gt_key, sample['lq_path'] = self.pairs[geometry.image]
+        if gt_key is not None:
+            sample['gt_path'] = gt_key
+        if self.options.geometry:
+            sample['geometry'] = torch.tensor(geometry, dtype=torch.int64)
+        return sample
+
+    def _crop(self, sample: SampleId) -> Geometry:
+        options = self.options
+        offset, *numbers = sample_generator(sample.seed, sample.epoch, sample.position).random(6).tolist()
+        image = systematic_choice(self._shares, sample.index, offset)
+        crop = options.gt_size // options.scale
+        return draw_crop(image, self.sizes[image], crop, options.scale, numbers, options.use_hflip, options.use_rot)
+
+    def _whole(self, index: int) -> Geometry:
+        height, width = self.sizes[index]
+        return Geometry(index, 0, 0, height * self.options.scale, width * self.options.scale)
+
+    def _pair(self) -> list[tuple[str | None, str]]:
+        options, lq_keys = self.options, self.lq_store.keys()
+        if self.gt_store is None:
+            return [(None, key) for key in lq_keys]
+        try:
+            return pairing.pair_keys(self.gt_store.keys(), lq_keys, options.filename_tmpl)
+        except UserError as error:
+            raise UserError(
+                f'{options.where}.dataroot_lq ({self.lq_store.path}) does not hold the images of dataroot_gt '
+                f'({self.gt_store.path}) under filename_tmpl "{options.filename_tmpl}": {error} '
+                'Make the sets equal, or change filename_tmpl.'
+            ) from error
+
+    def _check(self) -> None:
+        options, lq = self.options, self.sources['lq']
+        pairing.check_channels(self.sources)
+        if options.output == 'uint8':
+            pairing.check_uint8(self.sources)
+        for source in self.sources.values():
+            pairing.check_sizes(source, self.sizes)
+        if self.is_train:
+            crop = options.gt_size // options.scale
+            pairing.check_crop(lq, self.sizes, crop, options.scale, f'{options.where}.gt_size')

@@ -1,0 +1,1 @@
+"""The papers' mathematics as pure functions on tensors and arrays: no BasicSR, no files, no options."""

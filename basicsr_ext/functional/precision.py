@@ -1,0 +1,29 @@
+"""Precision of a network's forward pass, by name."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from basicsr_ext.errors import UserError
+
+PRECISIONS = ('fp32', 'bf16', 'fp16')
+_DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
+    """Context in which a network computes in the named precision.
+
+    Args:
+        device: Where the network runs, such as ``cuda:0``.
+        precision: ``fp32`` changes nothing; ``bf16`` and ``fp16`` are torch's automatic mixed precision.
+
+    Raises:
+        UserError: The name is not one of :data:`PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}.')
+    if precision == 'fp32':
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=_DTYPES[precision])

@@ -1,0 +1,1 @@
+"""Models in BasicSR's registry, on one shared base."""

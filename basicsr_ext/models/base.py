@@ -1,0 +1,329 @@
+"""The shared base of all models: it owns the training step."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from torch import distributed, nn
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.models.guard import Guard, GuardOptions
+from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
+from basicsr_ext.models.player import GradClip, Player
+
+Losses = Mapping[str, torch.Tensor]
+_RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}
+
+
+class TrainingModel(SRModel):
+    """Trains a network ``net_g`` with one player; methods change one or several of its steps.
+
+    An iteration is :meth:`training_step`: :meth:`prepare_batch`, a forward, :meth:`generator_losses`, :meth:`update`.
+    Methods with more than one update compose them in a ``training_step`` of their own, over players that
+    :meth:`setup_players` made. No method calls ``backward()`` or ``step()`` itself.
+
+    ``net_g`` is the bare network: saved, averaged (EMA) and tested as such. A player's ``network`` is the view that
+    training forwards run through.
+
+    Options beyond those of BasicSR's ``SRModel``:
+        train.grad_clip: :class:`~basicsr_ext.models.player.GradClip`; for all players.
+        train.guard: :class:`~basicsr_ext.models.guard.GuardOptions`; off where it is missing.
+    """
+
+    def __init__(self, opt: dict[str, Any]):
+        BaseModel.__init__(self, opt)
+        self.net_g = self.build_network('g')
+        self.print_network(self.net_g)
+        if self.is_train:
+            self.init_training_settings()
+
+    # ---- building ------------------------------------------------------------------------------------------------
+
+    def build_network(self, name: str) -> nn.Module:
+        """Builds ``network_<name>`` on the device, with the weights of ``path.pretrain_network_<name>`` if there are."""
+        network = build_network(self.opt[f'network_{name}']).to(self.device)
+        path = self.opt['path'].get(f'pretrain_network_{name}')
+        if path is not None:
+            strict = self.opt['path'].get(f'strict_load_{name}', True)
+            self.load_network(network, path, strict, self.opt['path'].get(f'param_key_{name}', 'params'))
+        return network
+
+    def init_training_settings(self) -> None:
+        """Builds what only training needs: losses, EMA network, players, guard."""
+        train_opt = self.opt['train']
+        self.iteration = 0
+        self.players: dict[str, Player] = {}
+        self.saved_networks: dict[str, nn.Module] = {'net_g': self.net_g}
+        self.criteria = nn.ModuleDict()
+        self._logged: dict[str, torch.Tensor | float] = {}
+        self._keys: list[str] = []
+        clip, guard = train_opt.get('grad_clip'), train_opt.get('guard')
+        self.grad_clip = None if clip is None else GradClip.parse(clip, 'train.grad_clip')
+        self.guard = None if guard is None else Guard(GuardOptions.parse(guard, 'train.guard'))
+        self.ema_decay = train_opt.get('ema_decay', 0)
+        if self.ema_decay > 0:
+            self._build_ema_network()
+        self.build_criteria()
+        self.setup_players()
+        self.net_g.train()
+
+    def _build_ema_network(self) -> None:
+        self.net_g_ema = build_network(self.opt['network_g']).to(self.device).eval().requires_grad_(False)
+        self.net_g_ema.load_state_dict(self.net_g.state_dict())
+        path = self.opt['path'].get('pretrain_network_g')
+        if path is not None:
+            self.load_network(self.net_g_ema, path, self.opt['path'].get('strict_load_g', True), 'params_ema')
+        self._averaged = dict(zip(self.net_g.parameters(), self.net_g_ema.parameters(), strict=True))
+
+    def build_criteria(self) -> None:
+        """Builds the losses named in the options into ``self.criteria``."""
+        for name in ('pixel', 'perceptual'):
+            if self.opt['train'].get(f'{name}_opt'):
+                self.criteria[name] = build_loss(self.opt['train'][f'{name}_opt']).to(self.device)
+        if not self.criteria:
+            raise UserError('train: expected a loss in pixel_opt or perceptual_opt, found neither.')
+
+    def setup_players(self) -> None:
+        """Makes the players; here one, ``g``, over all of ``net_g``."""
+        self.add_player('g', self.net_g)
+
+    def add_player(self, name: str, network: nn.Module) -> Player:
+        """Makes a player over a network, from ``train.optim_<name>`` and ``train.scheduler_<name>`` or ``train.scheduler``.
+
+        Args:
+            name: Key of the player.
+            network: Bare network (or a part of ``net_g``) on the device; wrapped for several ranks here.
+
+        Raises:
+            UserError: The optimizer's or scheduler's options are missing or wrong.
+        """
+        train_opt = self.opt['train']
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optim = dict(train_opt.get(f'optim_{name}') or {})
+        if 'type' not in optim or 'lr' not in optim:
+            raise UserError(
+                f'train.optim_{name}: expected the keys type and lr, found {", ".join(optim) or "nothing"}.'
+            )
+        optimizer = self.get_optimizer(optim.pop('type'), parameters, optim.pop('lr'), **optim)
+        scheduler = build_scheduler(optimizer, train_opt.get(f'scheduler_{name}') or train_opt.get('scheduler') or {})
+        view = self.model_to_device(network)
+        pairs = []
+        if self.ema_decay > 0:
+            pairs = [(self._averaged[p], p) for p in network.parameters() if p in self._averaged]
+        player = Player(name, view, parameters, optimizer, scheduler, self.grad_clip, pairs)
+        self.players[name] = player
+        self.optimizers.append(optimizer)
+        self.schedulers.append(scheduler)
+        return player
+
+    def get_optimizer(self, optim_type: str, params: Iterable, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        """Builds any optimizer of torch or pytorch_optimizer, also under BasicSR's own command."""
+        return build_optimizer(optim_type, params, lr, **kwargs)
+
+    def bind(self, train_set: Any) -> None:
+        """Meets the training set after both are built; here nothing is done."""
+
+    # ---- an iteration --------------------------------------------------------------------------------------------
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Moves a batch to the device; integer images become float32 in [0, 1] there.
+
+        Args:
+            data: Images (N, C, H, W) by name, and whatever else the dataset gives.
+        """
+        self.batch = {key: self._to_device(value) for key, value in data.items()}
+        self.lq = self.batch['lq']
+        if 'gt' in self.batch:
+            self.gt = self.batch['gt']
+        self._keys = list(data.get('gt_path', data.get('lq_path', [])))
+
+    def _to_device(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        value = value.to(self.device, non_blocking=True)
+        return value.float() / _RANGES[value.dtype] if value.dtype in _RANGES else value
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """Runs one iteration; called by BasicSR's training loop.
+
+        Args:
+            current_iter: Counted from 1.
+        """
+        self.iteration = current_iter
+        self._logged = {}
+        for criterion in self.criteria.values():
+            if hasattr(criterion, 'set_iteration'):
+                criterion.set_iteration(current_iter)
+        self.training_step(self.batch, current_iter)
+
+    def training_step(self, batch: dict[str, Any], iteration: int) -> None:
+        """Composes the updates of one iteration; here one.
+
+        Args:
+            batch: As the dataset gave it, on the device.
+            iteration: Counted from 1.
+        """
+        lq, gt = self.prepare_batch(batch, iteration)
+        player = self.players['g']
+        self.output = player.network(lq)
+        self.update(player, self.generator_losses(self.output, gt))
+
+    def prepare_batch(self, batch: dict[str, Any], iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns input and target of an iteration; methods mix or weigh here."""
+        return batch['lq'], batch['gt']
+
+    def generator_losses(self, output: torch.Tensor, gt: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns the named, weighted losses of the network's output; their sum is minimised.
+
+        Args:
+            output: (N, C, H, W), [0, 1].
+            gt: Target of the same shape.
+        """
+        losses = {}
+        if 'pixel' in self.criteria:
+            losses['l_pix'] = self.criteria['pixel'](output, gt)
+        if 'perceptual' in self.criteria:
+            perceptual, style = self.criteria['perceptual'](output, gt)
+            losses.update({k: v for k, v in (('l_percep', perceptual), ('l_style', style)) if v is not None})
+        return losses
+
+    def update(self, player: Player, losses: Losses | Iterable[Losses]) -> bool:
+        """Takes one optimizer step of a player: backward, clip, guard, step, EMA, log.
+
+        Args:
+            player: Who moves.
+            losses: Named scalars, whose sum is minimised. Or an iterable of such mappings: each is propagated back before
+                the next one is asked for, and one step is taken over the summed gradients.
+
+        Returns:
+            Whether the step was taken; False where the guard refused it.
+        """
+        player.optimizer.zero_grad(set_to_none=True)
+        totals = []
+        for named in [losses] if isinstance(losses, Mapping) else losses:
+            total = sum(named.values())
+            total.backward()
+            totals.append(total.detach())
+            self._logged.update({name: value.detach() for name, value in named.items()})
+        if player.grad_clip is not None:
+            player.grad_clip.apply(player.parameters)
+        if self.guard is not None and not self.guard.accepts(player.name, sum(totals), self._keys):
+            self.log('skipped', 1.0)
+            player.optimizer.zero_grad(set_to_none=True)
+            return False
+        player.optimizer.step()
+        self._average(player)
+        return True
+
+    @torch.no_grad()
+    def _average(self, player: Player) -> None:
+        if not player.ema:
+            return
+        averaged, current = zip(*player.ema, strict=True)
+        torch._foreach_lerp_(list(averaged), list(current), 1 - self.ema_decay)
+        for target, source in zip(self.net_g_ema.buffers(), self.net_g.buffers(), strict=True):
+            target.copy_(source)
+
+    # ---- logging -------------------------------------------------------------------------------------------------
+
+    def log(self, name: str, value: torch.Tensor | float) -> None:
+        """Keeps a value for the next printed line; tensors stay on the device until then."""
+        self._logged[name] = value.detach() if isinstance(value, torch.Tensor) else value
+
+    def get_current_log(self) -> OrderedDict[str, float]:
+        """Returns losses and logged values of the last iteration, averaged over the ranks; all ranks must call it."""
+        if not self._logged:
+            return OrderedDict()
+        values = [
+            torch.as_tensor(value, dtype=torch.float32, device=self.device).mean() for value in self._logged.values()
+        ]
+        stacked = torch.stack(values)
+        if self.opt['dist']:
+            distributed.all_reduce(stacked)
+            stacked /= self.opt['world_size']
+        return OrderedDict(zip(self._logged, stacked.tolist(), strict=True))
+
+    # ---- testing -------------------------------------------------------------------------------------------------
+
+    def test(self) -> None:
+        """Runs ``self.lq`` through the EMA network where there is one, else through ``net_g``."""
+        network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.net_g
+        training = network.training
+        network.eval()
+        with torch.no_grad():
+            self.output = network(self.lq)
+        network.train(training)
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    def extra_state(self) -> dict[str, Any]:
+        """Returns what this rank keeps beyond weights, optimizers and schedulers: plain values and tensors only."""
+        state = {
+            f'criterion_{name}': criterion.extra_state()
+            for name, criterion in self.criteria.items()
+            if hasattr(criterion, 'extra_state')
+        }
+        if self.guard is not None:
+            state['guard'] = self.guard.extra_state()
+        return state
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`extra_state` gave on this rank."""
+        for name, criterion in self.criteria.items():
+            if f'criterion_{name}' in state:
+                criterion.load_extra_state(state[f'criterion_{name}'])
+        if self.guard is not None and 'guard' in state:
+            self.guard.load_extra_state(state['guard'])
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Saves the networks and the training state; all ranks must call it."""
+        for label, network in self.saved_networks.items():
+            if label == 'net_g' and self.ema_decay > 0:
+                self.save_network([network, self.net_g_ema], label, current_iter, ['params', 'params_ema'])
+            else:
+                self.save_network(network, label, current_iter)
+        self.save_training_state(epoch, current_iter)
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Writes optimizers, schedulers and every rank's extra state; nothing for the final save (iteration -1)."""
+        if current_iter == -1:
+            return
+        states: list[Any] = [self.extra_state()]
+        if self.opt['dist']:
+            states = [None] * self.opt['world_size']
+            distributed.all_gather_object(states, self.extra_state())
+        if self.opt['rank'] != 0:
+            return
+        state = {
+            'epoch': epoch,
+            'iter': current_iter,
+            'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
+            'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
+            'extra_state': states,
+        }
+        path = Path(self.opt['path']['training_states'], f'{current_iter}.state')
+        partial = path.with_suffix('.partial')
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        """Restores optimizers, schedulers and extra state from :meth:`save_training_state`."""
+        super().resume_training(resume_state)
+        states = resume_state.get('extra_state', [])
+        if len(states) == self.opt['world_size']:
+            self.load_extra_state(states[self.opt['rank']])
+        elif states:
+            get_root_logger().warning(
+                f'The state was saved by {len(states)} ranks and is resumed by {self.opt["world_size"]}: '
+                'what each rank kept for itself starts anew.'
+            )

@@ -1,0 +1,119 @@
+"""Empirical centroid-oriented optimization (ECO, arXiv 2312.17526)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from basicsr.archs import build_network
+from basicsr.utils.registry import MODEL_REGISTRY
+
+from basicsr_ext.data.provenance import check_centroids
+from basicsr_ext.errors import UserError
+from basicsr_ext.functional.centroid import mix
+from basicsr_ext.functional.resize import downsample
+from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.eco_options import ECOOptions
+from basicsr_ext.models.weights import load_weights, sha256
+
+
+@MODEL_REGISTRY.register()
+class ECOModel(TrainingModel):
+    """Trains towards empirical centroids first, and moves smoothly to the real images.
+
+    The batch brings ``lq`` and ``gt``, and, unless the objective is ``vanilla``, alpha is 1, or a teacher runs online,
+    ``centroid`` and ``centroid_lq`` (:class:`~basicsr_ext.data.paired_centroid_dataset.PairedCentroidDataset`). They are
+    mixed on the device, with alpha of the exact iteration.
+
+    Options: those of :class:`~basicsr_ext.models.base.TrainingModel`, and ``train.eco``
+    (:class:`~basicsr_ext.models.eco_options.ECOOptions`).
+    """
+
+    def init_training_settings(self) -> None:
+        self.eco = ECOOptions.parse(self.opt['train'].get('eco'), 'train.eco')
+        self.total_iterations = int(self.opt['train']['total_iter'])
+        self.teacher = self._build_teacher() if self.eco.teacher and self.eco.objective != 'vanilla' else None
+        super().init_training_settings()
+
+    def _build_teacher(self) -> torch.nn.Module:
+        options = self.eco.teacher
+        self._refuse_own_weights(sha256(options.weights), options.weights)
+        teacher = build_network(options.network).to(self.device).eval().requires_grad_(False)
+        load_weights(teacher, options.weights, options.param_key)
+        return teacher
+
+    def _refuse_own_weights(self, teacher_sha256: str | None, name: str) -> None:
+        """The network that makes the centroids must be independent of the one in training: the authors saw it collapse."""
+        path = self.opt['path'].get('pretrain_network_g')
+        if path is not None and teacher_sha256 is not None and sha256(path) == teacher_sha256:
+            raise UserError(
+                f'path.pretrain_network_g: {path} holds the very weights that made the centroids ({name}). Start from '
+                'others, or from none: ECO needs a teacher that is independent of the network in training.'
+            )
+
+    def bind(self, train_set: Any) -> None:
+        """Checks that the centroids belong to the training set, and tells it from when on they need not be read.
+
+        Raises:
+            UserError: The training set has no centroids, or those of other images, another scale or the network itself.
+        """
+        if self.teacher is not None or self.eco.objective == 'vanilla':
+            if hasattr(train_set, 'centroids_until'):
+                train_set.centroids_until(0)
+            return
+        if not hasattr(train_set, 'centroids_until'):
+            raise UserError(
+                f'datasets.train.type: objective {self.eco.objective} needs centroids: expected PairedCentroidDataset, found '
+                f'{type(train_set).__name__}. Or name a network in train.eco.teacher to make them in the training step.'
+            )
+        provenance = check_centroids(train_set, self.opt['scale'])
+        self._refuse_own_weights(provenance.get('weights_sha256'), provenance.get('weights', 'unknown'))
+        if self.eco.objective == 'eco':
+            train_set.centroids_until(self.eco.schedule.last_mixed_iteration(self.total_iterations))
+
+    def prepare_batch(self, batch: dict[str, Any], iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns input and target of the objective; noise, if asked for, is added to the input last.
+
+        Args:
+            batch: ``lq`` (N, C, h, w), ``gt`` (N, C, h scale, w scale) and the centroids of the same shapes, [0, 1].
+            iteration: Counted from 1.
+        """
+        lq, gt = batch['lq'], batch['gt']
+        alpha = self._alpha(iteration)
+        self.log('alpha', alpha)
+        if alpha < 1 or self.eco.objective in ('kd', 'noise_free'):
+            centroid, centroid_lq = self._centroids(batch)
+            if self.eco.objective == 'kd':
+                gt = centroid
+            else:
+                lq, gt = mix(centroid_lq, lq, alpha), mix(centroid, gt, alpha)
+        return self._add_noise(lq, iteration), gt
+
+    def _alpha(self, iteration: int) -> float:
+        """Alpha of Eq. 14; the other objectives stay at one end of it."""
+        match self.eco.objective:
+            case 'eco':
+                return self.eco.schedule.alpha(iteration, self.total_iterations)
+            case 'vanilla':
+                return 1.0
+            case _:
+                return 0.0
+
+    @torch.no_grad()
+    def _centroids(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.teacher is None:
+            return batch['centroid'], batch['centroid_lq']
+        centroid = self.teacher(batch['lq']).clamp(0, 1)
+        return centroid, downsample(centroid, self.opt['scale'])
+
+    def _add_noise(self, lq: torch.Tensor, iteration: int) -> torch.Tensor:
+        """Adds zero-mean colour Gaussian noise, keyed by seed, iteration and rank, clipped to [0, 1] as stored images are.
+
+        The paper leaves open where noise meets mu (Tab. 2d): here mu comes from the clean x, and the mixed input is noised.
+        """
+        if self.eco.noise_sigma == 0:
+            return lq
+        seed = (self.opt['manual_seed'] * 1_000_003 + iteration) * self.opt['world_size'] + self.opt['rank']
+        generator = torch.Generator(self.device).manual_seed(seed)
+        noise = torch.randn(lq.shape, generator=generator, device=lq.device, dtype=lq.dtype)
+        return (lq + self.eco.noise_sigma * noise).clamp(0, 1)

@@ -1,0 +1,90 @@
+"""Options of ECO: ``train.eco``."""
+
+from __future__ import annotations
+
+import bisect
+from typing import Any, Literal
+
+from pydantic import Field
+
+from basicsr_ext.config import OptionBlock
+from basicsr_ext.functional import centroid
+
+
+class AlphaSchedule(OptionBlock):
+    """``train.eco.schedule``: how alpha goes from the centroid (0) to the real image (1).
+
+    Attributes:
+        type: ``linear`` (the paper's), ``sigmoid`` (the published code's), ``cosine``, ``step`` or ``constant``.
+        end: Length in iterations; default: ``train.total_iter``.
+        shift: Moves the sigmoid (the paper's Fig. 5).
+        at: Progress at which the step goes from 0 to 1.
+        value: Of the constant.
+    """
+
+    type: Literal['linear', 'sigmoid', 'cosine', 'step', 'constant'] = 'linear'
+    end: int | None = Field(default=None, ge=1)
+    shift: float = 0.0
+    at: float = Field(default=0.5, ge=0, le=1)
+    value: float = Field(default=1.0, ge=0, le=1)
+
+    def alpha(self, iteration: int, total: int) -> float:
+        """Returns alpha of an iteration: a pure function, in [0, 1].
+
+        Args:
+            iteration: Counted from 1.
+            total: ``train.total_iter``.
+        """
+        p = centroid.progress(iteration, self.end or total)
+        match self.type:
+            case 'linear':
+                alpha = centroid.linear_alpha(p)
+            case 'sigmoid':
+                alpha = centroid.sigmoid_alpha(p, self.shift)
+            case 'cosine':
+                alpha = centroid.cosine_alpha(p)
+            case 'step':
+                alpha = centroid.step_alpha(p, self.at)
+            case 'constant':
+                alpha = self.value
+        return min(1.0, max(0.0, alpha))
+
+    def last_mixed_iteration(self, total: int) -> int:
+        """Returns the last iteration whose alpha is below 1; 0 where there is none.
+
+        No schedule ever falls, so this is found by bisection.
+
+        Args:
+            total: ``train.total_iter``.
+        """
+        return bisect.bisect_left(range(1, total + 1), 1.0, key=lambda iteration: self.alpha(iteration, total))
+
+
+class Teacher(OptionBlock):
+    """``train.eco.teacher``: a network that makes centroids in the training step, instead of a centroid store.
+
+    Attributes:
+        network: Network option, with its ``type``.
+        weights: Its checkpoint.
+        param_key: Key of the weights in the checkpoint; default: ``params_ema``, else ``params``.
+    """
+
+    network: dict[str, Any]
+    weights: str
+    param_key: str | None = None
+
+
+class ECOOptions(OptionBlock):
+    """``train.eco``.
+
+    Attributes:
+        objective: ``eco`` (Eq. 14), ``vanilla`` (x, y*), ``kd`` (x, mu; Eq. 9) or ``noise_free`` (down(mu), mu; Eq. 11).
+        schedule: Of alpha; used by ``eco``.
+        noise_sigma: Standard deviation of Gaussian noise on the network's input, on [0, 1] (the real-world setting: 0.01).
+        teacher: Makes centroids online; small experiments only, since ``down(mu)`` is then computed on patches.
+    """
+
+    objective: Literal['eco', 'vanilla', 'kd', 'noise_free'] = 'eco'
+    schedule: AlphaSchedule = AlphaSchedule()
+    noise_sigma: float = Field(default=0.0, ge=0)
+    teacher: Teacher | None = None

@@ -1,0 +1,85 @@
+"""Optimizers and schedulers by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from basicsr.models import lr_scheduler as basicsr_schedulers
+
+from basicsr_ext.errors import UserError
+
+# What every optimizer of pytorch_optimizer reads from its groups, though signatures hide it behind **kwargs.
+_HIDDEN = {'pytorch_optimizer': ['adam_debias', 'adanorm', 'adanorm_r']}
+
+_SCHEDULERS = {
+    'MultiStepLR': basicsr_schedulers.MultiStepRestartLR,
+    'MultiStepRestartLR': basicsr_schedulers.MultiStepRestartLR,
+    'CosineAnnealingRestartLR': basicsr_schedulers.CosineAnnealingRestartLR,
+}
+
+
+def _find_optimizer(name: str) -> type[torch.optim.Optimizer]:
+    """Looks a class up in torch.optim, then in pytorch_optimizer; upper and lower case are alike."""
+    import pytorch_optimizer
+
+    candidates: dict[str, type[torch.optim.Optimizer]] = {}
+    for library in (pytorch_optimizer, torch.optim):  # torch's own win
+        for key, value in vars(library).items():
+            if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and not inspect.isabstract(value):
+                candidates[key.lower()] = value
+    if name.lower() in candidates:
+        return candidates[name.lower()]
+    close = difflib.get_close_matches(name.lower(), candidates, n=3)
+    hint = f' Close names: {", ".join(candidates[key].__name__ for key in close)}.' if close else ''
+    raise UserError(f'Optimizer {name}: expected a class of torch.optim or pytorch_optimizer, found none.{hint}')
+
+
+def build_optimizer(name: str, params: Iterable, lr: float, **arguments: Any) -> torch.optim.Optimizer:
+    """Builds an optimizer of torch.optim or pytorch_optimizer.
+
+    Args:
+        name: Class name, such as ``Adam`` or ``Lamb``.
+        params: Parameters or parameter groups.
+        lr: Learning rate.
+        **arguments: What else the class takes; ``betas`` may be a list, as YAML gives it. pytorch_optimizer's ``Lamb``
+            corrects the bias of the first moment unless ``adam_debias: true`` is given; the LAMB that ECO was published
+            with corrects none.
+
+    Raises:
+        UserError: No such class, or an argument that it does not take.
+    """
+    cls = _find_optimizer(name)
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    accepted = [key for key in inspect.signature(cls).parameters if key not in ('params', 'kwargs')]
+    accepted += _HIDDEN.get(cls.__module__.partition('.')[0], [])
+    unknown = [key for key in arguments if key not in accepted]
+    if unknown:
+        raise UserError(f'Optimizer {cls.__name__} takes no {", ".join(unknown)}; it takes {", ".join(accepted)}.')
+    try:
+        return cls(params, lr=float(lr), **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'Optimizer {cls.__name__}: {error}') from None
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, options: Mapping[str, Any]) -> Any:
+    """Builds one of BasicSR's schedulers; they step once an iteration.
+
+    Args:
+        optimizer: Whose learning rates it sets.
+        options: ``type`` and the class's arguments; not changed.
+
+    Raises:
+        UserError: Unknown type or arguments.
+    """
+    arguments = dict(options)
+    name = arguments.pop('type', None)
+    if name not in _SCHEDULERS:
+        raise UserError(f'Scheduler {name}: expected one of {", ".join(_SCHEDULERS)}.')
+    try:
+        return _SCHEDULERS[name](optimizer, **arguments)
+    except (TypeError, AssertionError) as error:
+        raise UserError(f'Scheduler {name}: {error}') from None

@@ -1,0 +1,73 @@
+"""A player: what one optimizer trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from basicsr_ext.config import OptionBlock
+
+
+class GradClip(OptionBlock):
+    """``train.grad_clip``: limits gradients before the optimizer's step; exactly one of the two.
+
+    Attributes:
+        value: Largest absolute value of a gradient's element.
+        norm: Largest L2 norm of all gradients of a player together.
+    """
+
+    value: float | None = Field(default=None, gt=0)
+    norm: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode='after')
+    def _one_of_two(self):
+        if (self.value is None) == (self.norm is None):
+            raise ValueError('expected exactly one of "value" and "norm"')
+        return self
+
+    def apply(self, parameters: list[nn.Parameter]) -> None:
+        """Clips the gradients of parameters in place."""
+        if self.value is not None:
+            nn.utils.clip_grad_value_(parameters, self.value)
+        else:
+            nn.utils.clip_grad_norm_(parameters, self.norm)
+
+
+@dataclass
+class Player:
+    """A network view with its optimizer and scheduler.
+
+    Attributes:
+        name: Short name, such as ``g`` or ``d``.
+        network: What a training forward runs through: the network, or its ``DistributedDataParallel`` view.
+        parameters: Those that the optimizer changes.
+        optimizer: Of these parameters.
+        scheduler: Of the optimizer; steps once an iteration.
+        grad_clip: Limits gradients; ``None`` leaves them.
+        ema: Pairs of tensors (averaged, current) that follow this player's steps.
+    """
+
+    name: str
+    network: nn.Module
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    grad_clip: GradClip | None = None
+    ema: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    @contextmanager
+    def frozen(self) -> Iterator[nn.Module]:
+        """Gives the network with gradients flowing through it, and none into its parameters."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield self.network
+        finally:
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)

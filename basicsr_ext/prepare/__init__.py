@@ -1,0 +1,1 @@
+"""Making datasets: LR images, stores, centroids."""

@@ -1,0 +1,125 @@
+"""The trained network that makes centroids: from an option and a file of weights to a module ready to run."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import basicsr_ext
+from basicsr_ext.errors import UserError
+from basicsr_ext.models.weights import load_weights
+
+
+def teacher_from_file(path: str | Path, scale: int | None = None) -> tuple[dict[str, Any], int]:
+    """Takes ``network_g`` and ``scale`` from an option file.
+
+    Args:
+        path: Option file.
+        scale: What the command line says; it must agree with the file where both say something.
+
+    Raises:
+        UserError: The file lacks one of the two, or the scales differ.
+    """
+    from basicsr_ext.trainer.options import load_yaml
+
+    options = load_yaml(path)
+    network, own_scale = options.get('network_g'), options.get('scale')
+    if not isinstance(network, Mapping):
+        raise UserError(f'{path}: expected a block network_g that describes the teacher, found {network!r}.')
+    if scale is not None and own_scale is not None and scale != own_scale:
+        raise UserError(f'{path}: scale is {own_scale}, the command line says {scale}: change one of them.')
+    scale = scale if own_scale is None else own_scale
+    if scale is None:
+        raise UserError(f'{path}: expected an option scale, found none: add it, or give --scale.')
+    return dict(network), scale
+
+
+def teacher_from_text(text: str, scale: int | None) -> tuple[dict[str, Any], int]:
+    """Takes the network option from YAML text, as on a command line.
+
+    Raises:
+        UserError: The text is not a YAML mapping, or ``scale`` is missing.
+    """
+    if scale is None:
+        raise UserError('--network needs --scale, found none.')
+    try:
+        network = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f'--network: expected YAML such as {{type: EDSR, num_in_ch: 3}}: {error}') from None
+    if not isinstance(network, dict):
+        raise UserError(f'--network: expected a YAML mapping such as {{type: EDSR, num_in_ch: 3}}, found {network!r}.')
+    return network, scale
+
+
+def build_teacher(
+    network: Mapping[str, Any], weights: str | Path, param_key: str | None, device: torch.device
+) -> torch.nn.Module:
+    """Builds a network of BasicSR's registry in evaluation mode, with trained weights.
+
+    Args:
+        network: Network option: ``type`` and the arguments of that class.
+        weights: File of weights.
+        param_key: Entry of that file; ``None`` chooses.
+        device: Where the network shall run.
+
+    Raises:
+        UserError: The type is unknown, its arguments are wrong, or the weights do not fit.
+    """
+    teacher = _build(network)
+    load_weights(teacher, weights, param_key)
+    return teacher.to(device).eval().requires_grad_(False)
+
+
+def check_network_option(network: Mapping[str, Any]) -> None:
+    """Refuses a network option without a type, or with values that a store's meta data (JSON) cannot hold."""
+    if not isinstance(network, Mapping) or not isinstance(network.get('type'), str):
+        raise UserError(f'network: expected a mapping with the name of the network as type, found {network!r}.')
+    try:
+        json.dumps(network)
+    except TypeError as error:
+        raise UserError(f'network: expected plain values (numbers, texts, lists): {error}.') from None
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turns ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device that is there.
+
+    Raises:
+        UserError: The name is not one of a device, or there is no such device.
+    """
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f'device: expected auto, cpu or a CUDA device that is present, found {name!r} ({reason}).'
+        ) from None
+    return device
+
+
+def _build(network: Mapping[str, Any]) -> torch.nn.Module:
+    basicsr_ext.register()
+    from basicsr.archs import build_network
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    name = network['type']
+    known = sorted(ARCH_REGISTRY.keys())
+    if name not in ARCH_REGISTRY and f'{name}_basicsr' not in ARCH_REGISTRY:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f'known networks: {", ".join(known)}.'
+        raise UserError(f'network.type: unknown network "{name}"; {hint}')
+    try:
+        return build_network(dict(network))
+    except Exception as error:  # whatever the constructor makes of a wrong argument
+        arguments = {key: value for key, value in network.items() if key != 'type'}
+        raise UserError(
+            f'network: {name} cannot be built with {arguments} ({type(error).__name__}: {error}).'
+        ) from error

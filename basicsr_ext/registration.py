@@ -1,0 +1,31 @@
+"""Puts this package's classes into BasicSR's registries."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from basicsr_ext import compat
+from basicsr_ext.errors import UserError
+
+_SUFFIXES = {'data': '_dataset', 'models': '_model'}
+
+
+def register() -> None:
+    """Applies the compatibility mends, imports BasicSR, then every module of this package that registers classes.
+
+    Raises:
+        UserError: BasicSR is not installed.
+    """
+    compat.apply()
+    try:
+        importlib.import_module('basicsr')
+    except ModuleNotFoundError as error:
+        if error.name != 'basicsr':
+            raise
+        raise UserError('BasicSR 1.4.2 is not installed: pip install --no-build-isolation basicsr==1.4.2') from None
+    for folder, suffix in _SUFFIXES.items():
+        package = importlib.import_module(f'basicsr_ext.{folder}')
+        for module in pkgutil.iter_modules(package.__path__):
+            if module.name.endswith(suffix):
+                importlib.import_module(f'{package.__name__}.{module.name}')

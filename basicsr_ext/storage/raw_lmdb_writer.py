@@ -1,0 +1,82 @@
+"""Making an LMDB of uncompressed images."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.storage.lmdb_writer import LmdbWriter
+from basicsr_ext.storage.raw_lmdb import DTYPES, FORMAT, INDEX_FILE, STRIPE_ROWS, VERSION, stripe_key
+
+
+class RawLmdbWriter(LmdbWriter):
+    """Writes what :class:`RawLmdbStore` reads.
+
+    Args:
+        path: The LMDB directory to make; its name ends in ``.lmdb``.
+        channels: 1 or 3, of every image.
+        dtype: uint8, uint16 or float32, of every image.
+
+    Attributes:
+        meta: Free-form information to keep with the store: what JSON can hold, also NumPy values and paths.
+
+    Raises:
+        UserError: The name is wrong, something exists under it, or channels or dtype are not supported.
+    """
+
+    _key_suffix = len(stripe_key(b'', 0))
+
+    def __init__(self, path: str | Path, *, channels: int, dtype: DTypeLike) -> None:
+        super().__init__(path)
+        self._channels = channels
+        self._dtype = np.dtype(dtype)
+        self.meta: dict[str, Any] = {}
+        if channels not in (1, 3):
+            raise UserError(f'{self.path}: channels must be 1 or 3, found {channels!r}.')
+        if self._dtype.name not in DTYPES:
+            raise UserError(f'{self.path}: dtype must be one of {", ".join(DTYPES)}, found {self._dtype}.')
+
+    def _check(self, key: str, image: np.ndarray) -> None:
+        if image.shape[2] != self._channels or image.dtype != self._dtype:
+            raise UserError(
+                f'{self.path}: image "{key}": expected {self._channels} channels of {self._dtype}, found '
+                f'{image.shape[2]} of {image.dtype}.'
+            )
+
+    def _encode(self, name: bytes, image: np.ndarray) -> list[tuple[bytes, memoryview]]:
+        pixels = np.ascontiguousarray(image, self._dtype.newbyteorder('<'))
+        return [
+            (stripe_key(name, first_row), pixels[first_row : first_row + STRIPE_ROWS].reshape(-1).view(np.uint8).data)
+            for first_row in range(0, len(pixels), STRIPE_ROWS)
+        ]
+
+    def _write_index(self, folder: Path) -> None:
+        index = {
+            'format': FORMAT,
+            'version': VERSION,
+            'stripe_rows': STRIPE_ROWS,
+            'dtype': self._dtype.name,
+            'channels': self._channels,
+            'meta': self.meta,
+            'images': {key: shape[:2] for key, shape in self._shapes.items()},
+        }
+        try:
+            text = json.dumps(index, default=_plain)
+        except (TypeError, ValueError) as error:
+            raise UserError(f'{self.path}: meta must be what JSON can hold ({error}).') from error
+        (folder / INDEX_FILE).write_text(text + '\n', encoding='ascii')
+
+
+def _plain(value: Any) -> Any:
+    """Makes JSON of NumPy values and paths."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f'{type(value).__name__} found')

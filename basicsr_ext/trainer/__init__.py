@@ -1,0 +1,1 @@
+"""What happens around BasicSR's own training loop: options, ranks, sampling, checkpoints."""

@@ -1,0 +1,97 @@
+"""Devices and process groups: CPU with gloo as well as CUDA with NCCL."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from typing import Any
+
+import torch
+from torch import distributed
+
+from basicsr_ext.errors import UserError
+
+_LAUNCH = 'torchrun --nproc_per_node {} -m basicsr_ext train -opt FILE --launcher pytorch'
+
+
+def resolve_num_gpu(value: Any, launcher: str) -> int:
+    """Returns how many GPUs this run uses, from the option ``num_gpu``.
+
+    ``auto`` means every GPU under a launcher, one GPU without, and the CPU on a machine that has none.
+
+    Raises:
+        UserError: The value is no count, GPUs are asked for where CUDA is missing, or several without a launcher.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if value == 'auto':
+        if available > 1 and launcher == 'none':
+            print(
+                f'num_gpu: auto uses one of {available} GPUs; for all of them: {_LAUNCH.format(available)}', flush=True
+            )
+            return 1
+        return available
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(f'num_gpu: expected auto, or a number from 0 (the CPU) on, found {value!r}.')
+    if value > 0 and available == 0:
+        raise UserError(
+            f'num_gpu: {value} asks for a GPU, and torch finds none on this machine. '
+            'Train on the CPU with num_gpu: 0 (on the command line: --force_yml num_gpu=0), or with num_gpu: auto.'
+        )
+    if value > 1 and launcher == 'none':
+        raise UserError(f'num_gpu: {value} needs one process a GPU. Start it with: {_LAUNCH.format(value)}')
+    return value
+
+
+def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
+    """Joins the process group of a launcher; NCCL on GPUs, gloo on the CPU.
+
+    Upstream: ``basicsr/utils/dist_util.py``, which knows NCCL only, divides by the number of GPUs, and makes loader workers
+    start by spawning, so that they import everything again in every epoch.
+
+    Args:
+        launcher: ``pytorch`` (torchrun) or ``slurm``.
+        num_gpu: 0 chooses the CPU.
+        port: Of the first rank, for SLURM; default ``MASTER_PORT`` or 29500.
+
+    Raises:
+        UserError: The environment lacks what the launcher should have set.
+    """
+    if launcher == 'slurm':
+        _read_slurm(port)
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
+    if missing:
+        raise UserError(
+            f'--launcher {launcher}: expected {", ".join(missing)} in the environment. Start it with: {_LAUNCH.format(2)}'
+        )
+    if num_gpu > 0:
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', os.environ['RANK'])) % torch.cuda.device_count())
+    distributed.init_process_group(backend='nccl' if num_gpu > 0 else 'gloo')
+
+
+def leave_ranks() -> None:
+    """Leaves the process group, if this process is in one."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _read_slurm(port: int | None) -> None:
+    if 'SLURM_PROCID' not in os.environ:
+        raise UserError('--launcher slurm: expected to run under srun (SLURM_PROCID is not set).')
+    nodes = os.environ['SLURM_NODELIST']
+    first = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if port is not None:
+        os.environ['MASTER_PORT'] = str(port)
+    os.environ['MASTER_ADDR'] = first.stdout.split()[0]
+    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['RANK'] = os.environ['SLURM_PROCID']
+    os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+
+
+def choose_seed(seed: int | None) -> int:
+    """Returns the given seed, or one drawn by the first rank for all."""
+    seeds = [random.SystemRandom().randint(1, 10000) if seed is None else seed]
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.broadcast_object_list(seeds)
+    return seeds[0]

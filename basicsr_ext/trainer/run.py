@@ -1,0 +1,83 @@
+"""Runs BasicSR's pipelines from options."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.registration import register
+
+
+def train(
+    options: str | os.PathLike | Mapping[str, Any],
+    *,
+    launcher: str = 'none',
+    auto_resume: bool = False,
+    debug: bool = False,
+    force_yml: Iterable[str] = (),
+    root: str | os.PathLike | None = None,
+) -> None:
+    """Trains with BasicSR's ``train_pipeline``.
+
+    Args:
+        options: Path of an option file, or the options as a mapping.
+        launcher: ``none``, ``pytorch`` (under torchrun) or ``slurm``.
+        auto_resume: Go on from the experiment's newest state, if there is one.
+        debug: BasicSR's debug mode: short intervals, a name of its own.
+        force_yml: Assignments such as ``train:total_iter=1000``.
+        root: Where ``experiments`` and ``tb_logger`` are made; default: the working directory.
+
+    Raises:
+        UserError: Options, files or devices are not as they must be.
+    """
+    _run(True, options, launcher=launcher, auto_resume=auto_resume, debug=debug, force_yml=force_yml, root=root)
+
+
+def test(
+    options: str | os.PathLike | Mapping[str, Any],
+    *,
+    launcher: str = 'none',
+    debug: bool = False,
+    force_yml: Iterable[str] = (),
+    root: str | os.PathLike | None = None,
+) -> None:
+    """Tests with BasicSR's ``test_pipeline``; arguments and errors as of :func:`train`."""
+    _run(False, options, launcher=launcher, debug=debug, force_yml=force_yml, root=root)
+
+
+def _run(is_train: bool, options: Any, *, root: str | os.PathLike | None, **arguments: Any) -> None:
+    register()
+    import basicsr.test
+    import basicsr.train
+
+    from basicsr_ext.compat import cuda_calls
+    from basicsr_ext.trainer.ranks import leave_ranks
+    from basicsr_ext.trainer.seams import all_seams, installed
+    from basicsr_ext.trainer.session import Session
+
+    root = Path(root or Path.cwd()).resolve()
+    session = Session(options, is_train=is_train, root=root, **arguments)
+    _forget_logger()
+    pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
+    try:
+        with installed(all_seams(session)), cuda_calls.ignored() if session.on_cpu else nullcontext():
+            pipeline(str(root))
+    finally:
+        leave_ranks()
+        _forget_logger()
+
+
+def _forget_logger() -> None:
+    """Closes BasicSR's log, which a process opens once only, so that each run gets a file of its own."""
+    from basicsr.utils import logger as basicsr_logger
+
+    for name in list(basicsr_logger.initialized_logger):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+    basicsr_logger.initialized_logger.clear()

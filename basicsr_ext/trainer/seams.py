@@ -1,0 +1,113 @@
+"""The named functions of BasicSR that a run under our command replaces, and why.
+
+Only the command does this, for the time of a run; :func:`basicsr_ext.register` never does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from basicsr_ext.errors import UserError
+
+BASICSR_VERSION = '1.4.2'
+
+
+class Seam(NamedTuple):
+    """One replaced name.
+
+    Attributes:
+        target: ``module:attribute`` or ``module:Class.attribute``.
+        replacement: What stands there during a run.
+        upstream: File and line of what is replaced.
+        why: What upstream does that a run cannot live with.
+    """
+
+    target: str
+    replacement: Callable
+    upstream: str
+    why: str
+
+
+def all_seams(session: Any) -> list[Seam]:
+    """The table of seams for a run.
+
+    Args:
+        session: The run (:class:`basicsr_ext.trainer.session.Session`), whose methods and values the replacements use.
+    """
+    from basicsr_ext.models.optimizers import build_optimizer
+    from basicsr_ext.trainer import stock_models
+
+    return [
+        Seam('basicsr.train:parse_options', session.parse_options, 'utils/options.py:82',
+             'reads sys.argv, runs code found in YAML and --force_yml, and starts NCCL whatever the device'),
+        Seam('basicsr.test:parse_options', session.parse_options, 'utils/options.py:82', 'as above'),
+        Seam('basicsr.train:load_resume_state', session.load_resume_state, 'train.py:68',
+             'asks for a CUDA device, and trips over stray files and other working directories'),
+        Seam('basicsr.train:copy_opt_file', session.write_options, 'utils/options.py:181',
+             'copies the file as it was before --force_yml and without the seed; needs a file'),
+        Seam('basicsr.train:create_train_val_dataloader', session.create_dataloaders, 'train.py:29',
+             'counts an epoch too long (the incomplete batch is dropped), so that training ends before total_iter; '
+             'resumes every epoch at its first batch'),
+        Seam('basicsr.train:build_model', session.build_model, 'models/__init__.py:18',
+             'a model never meets its training set'),
+        Seam('basicsr.models.base_model:BaseModel.model_to_device', stock_models.model_to_device,
+             'models/base_model.py:87', 'gives DistributedDataParallel a CUDA device on a CPU run'),
+        Seam('basicsr.models.base_model:BaseModel.get_optimizer',
+             lambda self, optim_type, params, lr, **arguments: build_optimizer(optim_type, params, lr, **arguments),
+             'models/base_model.py:103', 'knows only Adam'),
+        Seam('basicsr.models.sr_model:SRModel.test', stock_models.test, 'models/sr_model.py:121',
+             'runs through the DistributedDataParallel wrapper on one rank, which waits for the others where a network '
+             'has buffers'),
+        Seam('basicsr.models.realesrgan_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7',
+             'needs images that are contiguous in memory, which an interpolation on the CPU does not promise'),
+        Seam('basicsr.models.realesrnet_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7', 'as above'),
+    ]  # fmt: skip
+
+
+def _locate(target: str) -> tuple[Any, str]:
+    module, _, path = target.partition(':')
+    owner: Any = importlib.import_module(module)
+    *parents, name = path.split('.')
+    for parent in parents:
+        owner = getattr(owner, parent)
+    getattr(owner, name)
+    return owner, name
+
+
+def check_basicsr(seams: list[Seam]) -> None:
+    """Refuses a BasicSR whose inside is not the one that the seams were made for.
+
+    Raises:
+        UserError: Another version, or a name that a seam replaces is missing.
+    """
+    import basicsr
+
+    if basicsr.__version__ != BASICSR_VERSION:
+        raise UserError(
+            f'BasicSR: expected version {BASICSR_VERSION}, found {basicsr.__version__}. '
+            f'Install it with: pip install --no-build-isolation basicsr=={BASICSR_VERSION}'
+        )
+    for seam in seams:
+        try:
+            _locate(seam.target)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f'BasicSR {basicsr.__version__} lacks {seam.target} ({error}): reinstall it.') from None
+
+
+@contextmanager
+def installed(seams: list[Seam]) -> Iterator[None]:
+    """Puts all replacements in place, and the originals back when the context ends."""
+    check_basicsr(seams)
+    originals = []
+    try:
+        for seam in seams:
+            owner, name = _locate(seam.target)
+            originals.append((owner, name, vars(owner)[name]))
+            setattr(owner, name, seam.replacement)
+        yield
+    finally:
+        for owner, name, original in reversed(originals):
+            setattr(owner, name, original)

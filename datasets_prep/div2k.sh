@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# DIV2K: the stores that options/train_*_EDSR_x2.yml and options/train_*_RCAN_x4.yml name.
+#
+# Where to get it: https://data.vision.ee.ethz.ch/cvl/DIV2K, "Train Data (HR images)" and "Validation Data (HR images)".
+# Licence: for academic research only; see there. About 4.4 GB of PNGs become 20 GB of stores (raw pixels, read without
+# decoding): HR 7.4, each LR set its scale's share of that, centroids 6.6 a scale.
+#
+#   datasets_prep/div2k.sh images DIV2K_train_HR DIV2K_valid_HR     HR and MATLAB bicubic LR images (x2, x3, x4)
+#   basicsr train -opt options/train_vanilla_EDSR_x2.yml            the teachers: plain training
+#   basicsr train -opt options/train_vanilla_RCAN_x4.yml
+#   datasets_prep/div2k.sh centroids x2 [OPTIONS]                   centroids of the EDSR, with further options of
+#   datasets_prep/div2k.sh centroids x4 [OPTIONS]                   "basicsr prepare centroids", e.g. --precision bf16
+#   basicsr train -opt options/train_ECO_EDSR_x2.yml
+#   basicsr train -opt options/train_ECO_RCAN_x4.yml
+#
+# Environment: ROOT, where the stores go (default datasets/DIV2K, as in the option files); WEIGHTS and OPT, other teachers
+# than the vanilla twins; BASICSR, how to call the command (default basicsr).
+set -euo pipefail
+
+ROOT=${ROOT:-datasets/DIV2K}
+BASICSR=${BASICSR:-basicsr}
+
+usage() {
+  sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2
+  exit 2
+}
+
+images() {
+  local part hr scale
+  mkdir -p "$ROOT"
+  for part in train valid; do
+    hr=$1
+    shift
+    $BASICSR prepare lmdb -i "$hr" -o "$ROOT/${part}_HR.lmdb"
+    for scale in 2 3 4; do
+      $BASICSR prepare lr -i "$hr" -o "$ROOT/${part}_LR_x$scale.lmdb" --scale "$scale"
+    done
+  done
+}
+
+centroids() {
+  local arch scale twin
+  case $1 in
+    x2) arch=EDSR scale=2 ;;
+    x4) arch=RCAN scale=4 ;;
+    *) usage ;;
+  esac
+  shift
+  twin=train_vanilla_${arch}_x$scale
+  $BASICSR prepare centroids -i "$ROOT/train_LR_x$scale.lmdb" \
+    -o "$ROOT/centroid_${arch}_x$scale.lmdb" --output_lq "$ROOT/centroid_${arch}_x${scale}_LR.lmdb" \
+    -opt "${OPT:-experiments/$twin/$twin.yml}" --weights "${WEIGHTS:-experiments/$twin/models/net_g_latest.pth}" "$@"
+}
+
+case ${1:-} in
+  images) [ $# -eq 3 ] || usage; images "$2" "$3" ;;
+  centroids) [ $# -ge 2 ] || usage; shift; centroids "$@" ;;
+  *) usage ;;
+esac

@@ -1,0 +1,47 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+cv2.setNumThreads(1)
+
+PHOTOGRAPHS = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg', 'motorcycle_left.png')
+
+
+def _folder(variable: str, default: Path | None, what: str) -> Path:
+    value = os.environ.get(variable)
+    folder = Path(value) if value else default
+    if folder is None or not folder.is_dir():
+        pytest.skip(f'{what} not found: set {variable} to the folder that holds it')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def bench_dir() -> Path:
+    """Folder of real images and weights; the test is skipped where it is missing."""
+    return _folder('BASICSR_EXT_BENCH_DIR', None, 'bench data')
+
+
+@pytest.fixture(scope='session')
+def golden_dir() -> Path:
+    """Folder of numbers computed with the published implementations."""
+    return _folder('BASICSR_EXT_GOLDEN_DIR', Path(__file__).parent / 'golden', 'golden numbers')
+
+
+@pytest.fixture(scope='session')
+def photos() -> dict[str, np.ndarray]:
+    """Photographs that scikit-image carries, name without extension -> uint8 RGB array (height, width, 3)."""
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    return {
+        Path(name).stem: cv2.cvtColor(cv2.imread(str(folder / name), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        for name in PHOTOGRAPHS
+    }

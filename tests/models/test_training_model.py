@@ -1,0 +1,289 @@
+"""The shared base with one player: against BasicSR's SRModel, and what it adds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from run_helpers import TINY_EDSR, model_options, on_ranks, sr_options
+
+import basicsr_ext
+
+basicsr_ext.register()
+
+from basicsr.models import build_model
+
+from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.guard import Guard, GuardOptions
+from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
+from basicsr_ext.models.player import GradClip
+from basicsr_ext.models.weights import load_weights, read_weights
+
+
+def batch(seed=0, size=2, factor=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        'lq': torch.rand(size, 3, 8, 8, generator=generator),
+        'gt': factor * torch.rand(size, 3, 16, 16, generator=generator),
+        'gt_path': [f'image{seed}_{i}' for i in range(size)],
+    }
+
+
+def step(model, iteration, data):
+    model.update_learning_rate(iteration)
+    model.feed_data(data)
+    model.optimize_parameters(iteration)
+
+
+def test_one_player_equals_stock_srmodel_to_the_bit(tmp_path):
+    options = sr_options(tmp_path)
+    options['train']['ema_decay'] = 0.9
+    with model_options(options, tmp_path) as opt:
+        ours, stock = TrainingModel(opt), build_model({**opt, 'model_type': 'SRModel'})
+        stock.net_g.load_state_dict(ours.net_g.state_dict())
+        stock.net_g_ema.load_state_dict(ours.net_g.state_dict())
+        for iteration in range(1, 6):
+            for model in (ours, stock):
+                step(model, iteration, batch(iteration))
+    for key, value in stock.net_g.state_dict().items():
+        assert torch.equal(ours.net_g.state_dict()[key], value)
+        assert (ours.net_g_ema.state_dict()[key] - stock.net_g_ema.state_dict()[key]).abs().max() < 1e-7
+    assert ours.get_current_log() == {'l_pix': pytest.approx(stock.get_current_log()['l_pix'])}
+    assert ours.get_current_learning_rate() == stock.get_current_learning_rate()
+
+
+def test_ema_follows_buffers(tmp_path):
+    options = sr_options(tmp_path)
+    options['train']['ema_decay'] = 0.9
+    with model_options(options, tmp_path) as opt:
+        model = TrainingModel(opt)
+    model.net_g.register_buffer('count', torch.zeros(1))
+    model.net_g_ema.register_buffer('count', torch.zeros(1))
+    model.net_g.count += 3
+    step(model, 1, batch())
+    assert model.net_g_ema.count.item() == 3
+
+
+def test_integer_images_become_floats_on_the_device(tmp_path):
+    with model_options(sr_options(tmp_path), tmp_path) as opt:
+        model = TrainingModel(opt)
+    data = batch()
+    data['gt'] = (data['gt'] * 255).round().to(torch.uint8)
+    model.feed_data(data)
+    assert model.gt.dtype == torch.float32
+    assert torch.equal(model.gt, data['gt'].float() / 255)
+    model.feed_data({'lq': (data['lq'] * 65535).to(torch.uint16)})
+    assert (model.lq - data['lq']).abs().max() < 2e-5
+
+
+def test_losses_are_told_the_iteration_and_keep_their_state(tmp_path):
+    class Counting(torch.nn.L1Loss):
+        iteration = 0
+
+        def set_iteration(self, iteration):
+            self.iteration = iteration
+
+        def extra_state(self):
+            return {'iteration': self.iteration}
+
+        def load_extra_state(self, state):
+            self.iteration = state['iteration']
+
+    (tmp_path / 'states').mkdir()
+    with model_options(sr_options(tmp_path), tmp_path) as opt:
+        opt['path']['training_states'] = str(tmp_path / 'states')
+        model = TrainingModel(opt)
+        model.criteria['pixel'] = Counting()
+        step(model, 1, batch())
+        step(model, 2, batch())
+        model.save_training_state(0, 2)
+        assert model.criteria['pixel'].iteration == 2
+        other = TrainingModel(opt)
+        other.criteria['pixel'] = Counting()
+        other.resume_training(torch.load(tmp_path / 'states/2.state', weights_only=True))
+    assert other.criteria['pixel'].iteration == 2
+    assert other.optimizers[0].state_dict()['state'][0]['step'] == 2
+
+
+def test_a_network_without_a_loss_is_refused(tmp_path):
+    options = sr_options(tmp_path)
+    options['train'].pop('pixel_opt')
+    with (
+        model_options(options, tmp_path) as opt,
+        pytest.raises(basicsr_ext.UserError, match='expected a loss in pixel_opt'),
+    ):
+        TrainingModel(opt)
+
+
+@pytest.mark.parametrize('optim', [None, {}, {'type': 'Adam'}, {'lr': 1e-3}])
+def test_incomplete_optimizers_are_refused(tmp_path, optim):
+    options = sr_options(tmp_path)
+    options['train']['optim_g'] = optim
+    message = r'train\.optim_g: expected the keys type and lr'
+    with model_options(options, tmp_path) as opt, pytest.raises(basicsr_ext.UserError, match=message):
+        TrainingModel(opt)
+
+
+# ---- clipping --------------------------------------------------------------------------------------------------------
+
+
+def test_value_clipping_limits_every_gradient(tmp_path):
+    options = sr_options(tmp_path)
+    options['train'].update(pixel_opt={'type': 'L1Loss', 'loss_weight': 255.0}, optim_g={'type': 'SGD', 'lr': 1.0})
+    moves = {}
+    for limit in (None, 0.1):
+        options['train']['grad_clip'] = limit and {'value': limit}
+        with model_options(options, tmp_path) as opt:
+            model = TrainingModel(opt)
+        before = [p.detach().clone() for p in model.net_g.parameters()]
+        step(model, 1, batch())
+        moves[limit] = torch.cat([(a - b).flatten() for a, b in zip(before, model.net_g.parameters(), strict=True)])
+    assert moves[None].abs().max() > 0.2
+    torch.testing.assert_close(moves[0.1], moves[None].clamp(-0.1, 0.1), atol=1e-6, rtol=0)
+
+
+def test_norm_clipping():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    GradClip(norm=1.0).apply([parameter])
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]))
+
+
+@pytest.mark.parametrize('block', [{}, {'value': 1, 'norm': 1}, {'value': -1}, {'clip': 1}])
+def test_grad_clip_takes_one_positive_limit(block):
+    with pytest.raises(basicsr_ext.UserError, match=r'train\.grad_clip'):
+        GradClip.parse(block, 'train.grad_clip')
+
+
+# ---- guard -----------------------------------------------------------------------------------------------------------
+
+
+def guarded(tmp_path, **guard):
+    options = sr_options(tmp_path)
+    options['train'].update(ema_decay=0.9, guard={'initial': 1.0, **guard})
+    with model_options(options, tmp_path) as opt:
+        return TrainingModel(opt)
+
+
+def snapshot(model):
+    state = [p.detach().clone() for net in (model.net_g, model.net_g_ema) for p in net.parameters()]
+    for values in model.optimizers[0].state_dict()['state'].values():
+        state += [value.clone() for value in values.values() if isinstance(value, torch.Tensor)]
+    return state
+
+
+@pytest.mark.parametrize('factor', [1000.0, math.nan, math.inf])
+def test_guard_skips_a_step_and_leaves_everything_but_the_schedule(tmp_path, factor):
+    model = guarded(tmp_path, max_skips=3)
+    step(model, 1, batch(1))
+    accepted = model.guard.last_accepted['g']
+    before, rate = snapshot(model), model.get_current_learning_rate()
+    step(model, 2, batch(2, factor=factor))
+    assert all(torch.equal(a, b) for a, b in zip(before, snapshot(model), strict=True))
+    assert model.guard.last_accepted['g'] == accepted and model.get_current_log()['skipped'] == 1
+    step(model, 3, batch(3))
+    step(model, 4, batch(4))
+    assert any(not torch.equal(a, b) for a, b in zip(before, snapshot(model), strict=True))
+    assert model.get_current_learning_rate()[0] == rate[0] / 2  # the milestone at 3 was not missed
+    assert model.guard.skips['g'] == 0
+
+
+def test_guard_compares_the_first_loss_with_its_initial_value(tmp_path):
+    model = guarded(tmp_path, initial=1e-6)
+    before = snapshot(model)
+    step(model, 1, batch())
+    assert all(torch.equal(a, b) for a, b in zip(before, snapshot(model), strict=True))
+
+
+def test_guard_stops_after_skips_in_a_row_and_names_the_batch(tmp_path):
+    model = guarded(tmp_path, max_skips=2)
+    step(model, 1, batch(1, factor=1e4))
+    step(model, 2, batch(2))  # an accepted step starts the count anew
+    step(model, 3, batch(3, factor=1e4))
+    with pytest.raises(basicsr_ext.UserError, match=r'2 steps in a row were skipped.*image4_0, image4_1'):
+        step(model, 4, batch(4, factor=1e4))
+
+
+def test_guard_state_is_resumed():
+    guard = Guard(GuardOptions())
+    assert guard.accepts('g', torch.tensor(3.0), [])
+    assert not guard.accepts('g', torch.tensor(15.1), [])
+    other = Guard(GuardOptions())
+    other.load_extra_state(guard.extra_state())
+    assert (other.last_accepted, other.skips) == ({'g': 3.0}, {'g': 1})
+    assert other.accepts('g', torch.tensor(15.0), [])
+
+
+def _guard_on_a_rank(root):
+    with model_options(sr_options(root), root, launcher='pytorch') as opt:
+        guard = Guard(GuardOptions(initial=1.0))
+        assert guard.accepts('g', torch.tensor(1.0 + opt['rank']), [])
+        assert guard.last_accepted['g'] == 2.0  # the largest of both ranks
+        assert not guard.accepts('g', torch.tensor([1.0, math.nan][opt['rank']]), [])
+
+
+def test_all_ranks_agree_on_a_skip(tmp_path):
+    on_ranks(2, _guard_on_a_rank, tmp_path)
+
+
+# ---- optimizers, schedulers, weights ---------------------------------------------------------------------------------
+
+
+def test_lamb_is_the_published_one():
+    """Betas (0.9, 0.99), eps 1e-6, no bias correction, weight norm clamped to 10: one step by hand, in float64."""
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.randn(50, dtype=torch.float64) * 5)
+    start = parameter.detach().clone()
+    optimizer = build_optimizer('LAMB', [parameter], 1.6e-3, betas=[0.9, 0.99], adam_debias=True)
+    first = second = torch.zeros_like(start)
+    expected = start
+    for seed in range(3):
+        parameter.grad = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        optimizer.step()
+        first = 0.9 * first + 0.1 * parameter.grad
+        second = 0.99 * second + 0.01 * parameter.grad**2
+        direction = first / (second.sqrt() + 1e-6)
+        trust = min(expected.norm().item(), 10.0) / (direction.norm() + 1e-6)
+        expected = expected - 1.6e-3 * trust * direction
+    assert start.norm() > 10
+    torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_schedulers_by_name():
+    optimizer = build_optimizer('Adam', [torch.nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler = build_scheduler(optimizer, {'type': 'CosineAnnealingRestartLR', 'periods': [10], 'eta_min': 0})
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 10)) for i in range(10)])
+    assert optimizer.param_groups[0]['lr'] == pytest.approx(0)
+    for options, message in [({}, 'Scheduler None'), ({'type': 'Cosine'}, 'expected one of MultiStepLR'),
+                             ({'type': 'MultiStepLR', 'milestone': [1]}, "'milestone'")]:  # fmt: skip
+        with pytest.raises(basicsr_ext.UserError, match=message):
+            build_scheduler(optimizer, options)
+
+
+def test_weights_are_found_and_checked(tmp_path):
+    from basicsr.archs import build_network
+
+    network = build_network(TINY_EDSR)
+    state = network.state_dict()
+    torch.save(
+        {'params': {}, 'params_ema': {f'module.{key}': value for key, value in state.items()}}, tmp_path / 'ema.pth'
+    )
+    assert read_weights(tmp_path / 'ema.pth').keys() == state.keys()
+    torch.save(state, tmp_path / 'bare.pth')
+    assert read_weights(tmp_path / 'bare.pth').keys() == state.keys()
+    other = build_network({**TINY_EDSR, 'num_feat': 6, 'num_block': 2})
+    with pytest.raises(basicsr_ext.UserError, match=r'do not fit EDSR: .*missing in the file.*of another shape'):
+        load_weights(other, tmp_path / 'bare.pth')
+    with pytest.raises(basicsr_ext.UserError, match='expected the key "params_x", found'):
+        read_weights(tmp_path / 'ema.pth', 'params_x')
+    (tmp_path / 'bad.pth').write_bytes(b'abc')
+    with pytest.raises(basicsr_ext.UserError, match=r'bad\.pth: expected a file of tensors'):
+        read_weights(tmp_path / 'bad.pth')
+    with pytest.raises(basicsr_ext.UserError, match='found none'):
+        read_weights(tmp_path / 'none.pth')

@@ -1,0 +1,162 @@
+"""``basicsr prepare lr``."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.functional.resize import downsample, imresize, mod_crop
+from basicsr_ext.prepare.lr import gaussian_noise, make_lr
+from basicsr_ext.storage import RawLmdbWriter, open_store
+
+
+def images_of(path) -> dict[str, np.ndarray]:
+    store = open_store(path)
+    keys = store.keys()
+    return {key: np.array(store.read(key)) for key in keys}
+
+
+@pytest.mark.parametrize('output', ['low.lmdb', 'low'])
+@pytest.mark.parametrize('scale', [2, 3])
+def test_equals_the_exact_resize_in_both_kinds_of_output(tmp_path, prepare, lq_folder, crops, output, scale):
+    prepare('lr', '-i', lq_folder, '-o', tmp_path / output, '--scale', scale, '--suffix', f'x{scale}')
+    low = images_of(tmp_path / output)
+    assert list(low) == [f'{key}x{scale}' for key in crops]
+    for key, image in crops.items():
+        np.testing.assert_array_equal(low[f'{key}x{scale}'], imresize(mod_crop(image, scale), 1 / scale))
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_set5_has_no_differing_pixel(tmp_path, prepare, bench_dir, scale):
+    prepare('lr', '-i', bench_dir / 'Set5/HR', '-o', tmp_path / 'LR', '-s', scale, '--suffix', f'x{scale}')
+    made, published = images_of(tmp_path / 'LR'), images_of(bench_dir / f'Set5/LR_bicubic/X{scale}')
+    assert list(made) == list(published)
+    for key, image in published.items():
+        assert np.count_nonzero(made[key] != image) == 0, key
+
+
+def test_double_rounds_once(tmp_path, prepare, lq_folder, crops):
+    prepare('lr', '-i', lq_folder, '-o', tmp_path / 'exact.lmdb', '-s', 2)
+    prepare('lr', '-i', lq_folder, '-o', tmp_path / 'double.lmdb', '-s', 2, '--double')
+    exact, double = images_of(tmp_path / 'exact.lmdb'), images_of(tmp_path / 'double.lmdb')
+    for key, image in crops.items():
+        expected = np.floor(np.clip(downsample(mod_crop(image, 2) / 255.0, 2), 0, 1) * 255 + 0.5)
+        np.testing.assert_array_equal(double[key], expected)
+    difference = np.concatenate([(exact[key].astype(int) - double[key]).ravel() for key in crops])
+    assert 0.02 < (difference != 0).mean() < 0.4
+    assert abs(difference).max() <= 2
+
+
+def test_16_bits(tmp_path, prepare, crops):
+    deep = {key: image.astype(np.uint16) * 257 + 100 for key, image in crops.items()}
+    (tmp_path / 'HR').mkdir()
+    for key, image in deep.items():
+        cv2.imwrite(str(tmp_path / f'HR/{key}.png'), np.ascontiguousarray(image[:, :, ::-1]))
+    prepare('lr', '-i', tmp_path / 'HR', '-o', tmp_path / 'LR', '-s', 2)
+    for key, image in images_of(tmp_path / 'LR').items():
+        assert image.dtype == np.uint16
+        np.testing.assert_array_equal(image, downsample(mod_crop(deep[key], 2), 2))
+
+
+def test_grey_and_float_stores(tmp_path):
+    image = np.random.default_rng(0).random((12, 15, 1), dtype=np.float32)
+    with RawLmdbWriter(tmp_path / 'HR.lmdb', channels=1, dtype=np.float32) as writer:
+        writer.put('a', image)
+    make_lr(tmp_path / 'HR.lmdb', tmp_path / 'LR.lmdb', 3)
+    low = images_of(tmp_path / 'LR.lmdb')['a']
+    assert low.dtype == np.float32
+    np.testing.assert_allclose(low, np.clip(downsample(image.astype(np.float64), 3), 0, 1), atol=1e-6)
+    with pytest.raises(UserError, match=r'not float32: write into a store \(a path ending in .lmdb\)'):
+        make_lr(tmp_path / 'HR.lmdb', tmp_path / 'LR', 3)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_noise(tmp_path, dtype):
+    level = np.iinfo(dtype).max
+    with RawLmdbWriter(tmp_path / 'HR.lmdb', channels=3, dtype=dtype) as writer:
+        writer.put('grey', np.full((256, 256, 3), level // 2, dtype))
+        writer.put('white', np.full((256, 256, 3), level, dtype))
+    make_lr(tmp_path / 'HR.lmdb', tmp_path / 'LR.lmdb', 2, noise_sigma=0.02, noise_seed=3)
+    low = images_of(tmp_path / 'LR.lmdb')
+    noise = low['grey'] / level - (level // 2) / level
+    assert low['grey'].dtype == dtype
+    assert abs(noise.mean()) < 5e-4
+    assert abs(noise.std() - 0.02) < 4e-4
+    channels = noise.reshape(-1, 3)
+    assert abs(np.corrcoef(channels.T) - np.eye(3)).max() < 0.05  # independent in each channel
+    assert low['white'].max() == level
+    assert 0.45 < (low['white'] == level).mean() < 0.65  # clipped, not wrapped around
+
+
+def test_noise_depends_on_seed_and_name_only(tmp_path, folder_of, crops):
+    alone = folder_of(tmp_path / 'alone', {'coffee': crops['coffee']})
+    together = folder_of(tmp_path / 'together', crops)
+    for name, folder, seed in [('a', alone, 0), ('b', together, 0), ('c', alone, 1)]:
+        make_lr(folder, tmp_path / f'{name}.lmdb', 2, noise_sigma=0.05, noise_seed=seed)
+    first, second, other = (images_of(tmp_path / f'{name}.lmdb')['coffee'] for name in 'abc')
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).mean() > 0.5
+    assert not np.array_equal(gaussian_noise((4, 4, 3), 1, 0, 'a'), gaussian_noise((4, 4, 3), 1, 0, 'b'))
+
+
+def test_noise_on_double_is_rounded_once(tmp_path, lq_folder, crops):
+    make_lr(lq_folder, tmp_path / 'LR.lmdb', 2, double=True, noise_sigma=0.01)
+    low = downsample(mod_crop(crops['coffee'], 2) / 255.0, 2)
+    noisy = low + gaussian_noise(low.shape, 0.01, 0, 'coffee')
+    np.testing.assert_array_equal(images_of(tmp_path / 'LR.lmdb')['coffee'], np.floor(np.clip(noisy, 0, 1) * 255 + 0.5))
+
+
+def test_the_store_says_how_it_was_made(tmp_path, lq_folder):
+    make_lr(lq_folder, tmp_path / 'LR.lmdb', 2, noise_sigma=0.01, noise_seed=5)
+    meta = open_store(tmp_path / 'LR.lmdb').meta
+    expected = {'kind': 'lr', 'source': 'LR', 'scale': 2, 'double': False, 'noise_sigma': 0.01, 'noise_seed': 5}
+    assert {key: meta[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize('output', ['low.lmdb', 'low'])
+def test_a_damaged_image_leaves_nothing(tmp_path, lq_folder, output):
+    damaged = lq_folder / 'coffee.png'
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(UserError, match='coffee'):
+        make_lr(lq_folder, tmp_path / output, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['LR']
+
+
+def test_an_interrupt_leaves_nothing(tmp_path, lq_folder, monkeypatch):
+    calls = []
+
+    def interrupted(image, factor):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return downsample(image, factor)
+
+    monkeypatch.setattr('basicsr_ext.prepare.lr.downsample', interrupted)
+    for output in ('low.lmdb', 'low'):
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            make_lr(lq_folder, tmp_path / output, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['LR']
+
+
+def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):
+    with pytest.raises(UserError, match='image "rocket" has 14x19 pixels, which is too small for scale 16'):
+        make_lr(lq_folder, tmp_path / 'low', 16)
+    with pytest.raises(UserError, match='scale: expected an integer of at least 2, found 1'):
+        make_lr(lq_folder, tmp_path / 'low', 1)
+    with pytest.raises(UserError, match='noise sigma: expected 0 to 1'):
+        make_lr(lq_folder, tmp_path / 'low', 2, noise_sigma=2.55)
+    with pytest.raises(UserError, match='noise seed'):
+        make_lr(lq_folder, tmp_path / 'low', 2, noise_seed=-1)
+    with pytest.raises(UserError, match='nowhere'):
+        make_lr(tmp_path / 'nowhere', tmp_path / 'low', 2)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match='empty'):
+        make_lr(tmp_path / 'empty', tmp_path / 'low', 2)
+    existing = folder_of(tmp_path / 'existing', {'a': crops['coffee']})
+    with pytest.raises(UserError, match='existing exists'):
+        make_lr(lq_folder, existing, 2)
+    assert [path.name for path in existing.iterdir()] == ['a.png']
+    assert not (tmp_path / 'low').exists()

@@ -1,0 +1,195 @@
+"""What tests of whole runs share: tiny image sets, options, and runs on several ranks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import yaml
+
+TINY_EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 2}
+
+
+def write_images(folder: Path, images: dict[str, np.ndarray]) -> Path:
+    """Writes RGB images as PNGs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, image in images.items():
+        assert cv2.imwrite(str(folder / f'{key}.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def write_pairs(root: Path, photos: dict[str, np.ndarray], scale: int = 2, size: int = 48) -> None:
+    """Writes ``root/hr`` and ``root/lr``: a crop of every photograph, and its LR image."""
+    from basicsr_ext.functional.resize import downsample
+
+    crops = {key: np.ascontiguousarray(image[100 : 100 + size, 100 : 100 + size + 12]) for key, image in photos.items()}
+    write_images(root / 'hr', crops)
+    write_images(root / 'lr', {key: downsample(crop, scale) for key, crop in crops.items()})
+
+
+def sr_options(root: Path, **changes: Any) -> dict[str, Any]:
+    """Options of a stock SRModel run on :func:`write_pairs`' images; ``changes`` replace top-level blocks."""
+    data = {'type': 'PairedImageDataset', 'dataroot_gt': f'{root}/hr', 'dataroot_lq': f'{root}/lr'}
+    options = {
+        'name': 'run',
+        'model_type': 'SRModel',
+        'scale': 2,
+        'num_gpu': 0,
+        'manual_seed': 7,
+        'datasets': {
+            'train': {
+                'name': 'train',
+                **data,
+                'io_backend': {'type': 'disk'},
+                'gt_size': 16,
+                'use_hflip': True,
+                'use_rot': True,
+                'num_worker_per_gpu': 0,
+                'batch_size_per_gpu': 2,
+                'dataset_enlarge_ratio': 2,
+            },
+            'val': {'name': 'val', **data, 'io_backend': {'type': 'disk'}},
+        },
+        'network_g': dict(TINY_EDSR),
+        'path': {'pretrain_network_g': None, 'strict_load_g': True, 'resume_state': None},
+        'train': {
+            'optim_g': {'type': 'Adam', 'lr': 1e-3},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [3], 'gamma': 0.5},
+            'total_iter': 4,
+            'pixel_opt': {'type': 'L1Loss'},
+        },
+        'val': {
+            'val_freq': 4,
+            'save_img': False,
+            'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': True}},
+        },
+        'logger': {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False},
+    }
+    options.update(deepcopy(changes))
+    return options
+
+
+def gan_options(root: Path, model_type: str = 'ESRGANModel') -> dict[str, Any]:
+    """Options of a stock adversarial run with a U-Net discriminator."""
+    options = sr_options(root, model_type=model_type)
+    options['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4, 'skip_connection': True}
+    options['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-3}
+    options['train']['gan_opt'] = {
+        'type': 'GANLoss',
+        'gan_type': 'vanilla',
+        'real_label_val': 1.0,
+        'fake_label_val': 0.0,
+        'loss_weight': 0.1,
+    }
+    options['train']['ema_decay'] = 0.9
+    return options
+
+
+def eco_options(root: Path, **eco: Any) -> dict[str, Any]:
+    """Options of an ECOModel run on :func:`write_pairs`' images and the stores of :func:`write_centroids`."""
+    options = sr_options(root, model_type='ECOModel')
+    train = options['datasets']['train']
+    train.pop('io_backend')
+    train.update(
+        type='PairedCentroidDataset',
+        output='uint8',
+        dataroot_centroid=f'{root}/centroid.lmdb',
+        dataroot_centroid_lq=f'{root}/centroid_lq.lmdb',
+    )
+    options['train']['eco'] = eco
+    return options
+
+
+def write_centroids(root: Path, seed: int = 3) -> Path:
+    """Makes centroids of ``root/lr`` with a tiny random teacher; returns the file of its weights."""
+    from basicsr.archs import build_network
+
+    from basicsr_ext.prepare.centroids import make_centroids
+
+    weights = root / 'teacher.pth'
+    if not weights.exists():
+        torch.manual_seed(seed)
+        torch.save({'params': build_network(TINY_EDSR).state_dict()}, weights)
+    make_centroids(
+        root / 'lr', root / 'centroid.lmdb', root / 'centroid_lq.lmdb', network=TINY_EDSR, weights=weights, scale=2
+    )
+    return weights
+
+
+def write_options(path: Path, options: dict[str, Any]) -> Path:
+    """Writes an option file."""
+    path.write_text(yaml.safe_dump(options, sort_keys=False))
+    return path
+
+
+def log_text(experiment: Path) -> str:
+    """All log files of an experiment, in one text."""
+    return '\n'.join(path.read_text() for path in sorted(experiment.glob('*.log')))
+
+
+def network_weights(root: Path, name: str = 'run', iteration: int | str = 'latest', label: str = 'net_g') -> dict:
+    """Loads a network that a run saved."""
+    return torch.load(root / 'experiments' / name / 'models' / f'{label}_{iteration}.pth', weights_only=True)
+
+
+def assert_same_weights(first: dict, second: dict, tolerance: float = 0.0) -> None:
+    """Compares two saved networks, key by key; tolerance is absolute, and 0 means to the bit."""
+    assert first.keys() == second.keys()
+    for key in first:
+        assert first[key].keys() == second[key].keys()
+        for name, value in first[key].items():
+            difference = (value.double() - second[key][name].double()).abs().max().item() if value.numel() else 0.0
+            assert difference <= tolerance, f'{key}/{name} differs by {difference}'
+
+
+def on_ranks(world_size: int, function: Callable, *arguments: Any) -> None:
+    """Calls a function in forked processes, with the environment that torchrun gives its ranks."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    environment = {'WORLD_SIZE': str(world_size), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+    context = get_context('fork')
+    processes = [
+        context.Process(target=_rank, args=({**environment, 'RANK': str(r), 'LOCAL_RANK': str(r)}, function, arguments))
+        for r in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(240)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0] * world_size, f'ranks ended with {codes}'
+
+
+def _rank(environment: dict[str, str], function: Callable, arguments: tuple) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    function(*arguments)
+    sys.stdout.flush()
+
+
+@contextmanager
+def model_options(options: dict[str, Any], root: Path, launcher: str = 'none') -> Iterator[dict[str, Any]]:
+    """Options as a model meets them in a run, with the run's replacements in BasicSR in place."""
+    from basicsr_ext.trainer.ranks import leave_ranks
+    from basicsr_ext.trainer.seams import all_seams, installed
+    from basicsr_ext.trainer.session import Session
+
+    session = Session(options, is_train=True, root=root, launcher=launcher)
+    try:
+        with installed(all_seams(session)):
+            yield session.parse_options(str(root))[0]
+    finally:
+        leave_ranks()
