@@ -12,11 +12,22 @@ from typing import BinaryIO, NamedTuple
 import cv2
 import numpy as np
 
-# Importing the plugins one by one spares the search through all the formats that Pillow knows.
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+from PIL import Image, TiffImagePlugin
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from basicsr_ext.errors import UserError
 
+_PILLOW_FORMATS: dict[bytes, type[ImageFile]] = {
+    b'\xff\xd8': JpegImageFile,
+    b'II': TiffImageFile,
+    b'MM': TiffImageFile,
+    b'BM': BmpImageFile,
+    b'RI': WebPImageFile,
+}
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_COLOURED = (2, 3, 6)
 _ORIENTATION = 0x0112
@@ -53,7 +64,9 @@ def read_header(stream: BinaryIO) -> ImageHeader:
         return _png(stream)
     if start[:2] in (b'P2', b'P3', b'P5', b'P6'):
         return _portable_map(stream)
-    return _by_pillow(stream)
+    if start[:2] in _PILLOW_FORMATS:
+        return _by_pillow(stream, _PILLOW_FORMATS[start[:2]])
+    raise HeaderError('not an image, or of a format that is not supported.')
 
 
 def common_format(headers: Mapping[str, ImageHeader], channels: int | None, path: Path) -> tuple[int, np.dtype]:
@@ -132,22 +145,22 @@ def _portable_map(stream: BinaryIO) -> ImageHeader:
     return _oriented(height, width, 3 if tokens[0] in (b'P3', b'P6') else 1, 8 if largest == 255 else 16, False)
 
 
-def _by_pillow(stream: BinaryIO) -> ImageHeader:
+def _by_pillow(stream: BinaryIO, kind: type[ImageFile]) -> ImageHeader:
+    # Not Image.open: it tries all formats in turn, and refuses large images, which are harmless as nothing is decoded.
     try:
-        image = Image.open(stream, formats=('JPEG', 'TIFF', 'WEBP', 'BMP'))
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
+        image = kind(stream)
+        if isinstance(image, TiffImageFile):
             return _tiff(image)
-        kind = 'JPEG' if isinstance(image, JpegImagePlugin.JpegImageFile) else str(image.format)
-        turned = _turned(image.info.get('exif', b''), kind)
+        turned = _turned(image.info.get('exif', b''), str(image.format))
         return _oriented(image.height, image.width, 1 if image.mode in ('1', 'L') else 3, 8, turned)
     except HeaderError:
         raise
     # Pillow's plugins let all kinds of exceptions out when a file is damaged.
     except Exception as error:
-        raise HeaderError(f'not a readable image ({error}).') from error
+        raise HeaderError(f'damaged image ({error}).') from error
 
 
-def _tiff(image: TiffImagePlugin.TiffImageFile) -> ImageHeader:
+def _tiff(image: TiffImageFile) -> ImageHeader:
     """Reads the tags themselves, since Pillow hides 16 bits of colour images and may have turned the size already."""
     tags = image.tag_v2
     bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))

@@ -333,6 +333,31 @@ def test_each_objective_trains_from_an_option_file(prepared, tmp_path, monkeypat
     assert state['extra_state'][0]['guard']['last_accepted']['g'] > 0
 
 
+@pytest.mark.parametrize(
+    ('network', 'loss'),
+    [
+        ({'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 16, 'num_group': 1, 'num_block': 1, 'upscale': 2},
+         {'type': 'MSELoss'}),
+        ({'type': 'SwinIR', 'upscale': 2, 'in_chans': 3, 'img_size': 8, 'window_size': 4, 'img_range': 1.0, 'depths': [2],
+          'embed_dim': 8, 'num_heads': [2], 'mlp_ratio': 2, 'upsampler': 'pixelshuffledirect', 'resi_connection': '1conv'},
+         {'type': 'CharbonnierLoss', 'loss_weight': 2.0}),
+        ({'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'num_grow_ch': 4, 'scale': 2},
+         {'type': 'L1Loss', 'reduction': 'sum'}),
+    ],
+    ids=lambda block: block['type'],
+)  # fmt: skip
+def test_any_network_and_pixel_loss(prepared, network, loss):
+    options = eco_options(prepared)
+    options['network_g'] = network
+    options['train']['pixel_opt'] = loss
+    model = build(options, prepared)
+    before = [p.detach().clone() for p in model.net_g.parameters()]
+    model.feed_data(images())
+    model.optimize_parameters(2)
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.net_g.parameters(), strict=True))
+    assert np.isfinite(model.get_current_log()['l_pix'])
+
+
 def test_vanilla_objective_equals_stock_training(prepared, tmp_path, monkeypatch):
     """The same weights, to the bit, as stock SRModel on the same samples."""
     monkeypatch.chdir(tmp_path)
