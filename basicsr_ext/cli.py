@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from basicsr_ext import __version__
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import Stopped, UserError
 from basicsr_ext.prepare.arguments import add_arguments as add_prepare_arguments
 
 
@@ -18,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; default: those of this process.
 
     Returns:
-        Exit status: 0, or 2 where the user has something to mend.
+        Exit status: 0; 2 where the user has something to mend; 128 and the signal's number where a signal ended a run,
+        which was saved first.
     """
     args = _parser().parse_args(argv)
     try:
@@ -26,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f'basicsr {args.command}: error: {error}', file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f'basicsr {args.command}: {stopped}', file=sys.stderr)
+        return 128 + (stopped.signal_number or signal.SIGTERM)
     return 0
 
 

@@ -32,20 +32,31 @@ class OptionBlock(BaseModel):
         try:
             return cls.model_validate(dict(block or {}))
         except ValidationError as error:
-            raise UserError('\n'.join(cls._describe(problem, where) for problem in error.errors())) from None
+            problems = [cls._describe(problem) for problem in error.errors()]
+            raise UserError(
+                '\n'.join(f'{".".join([where, *map(str, path)])}: {message}' for path, message in problems)
+            ) from None
 
     @classmethod
-    def _describe(cls, problem: Any, where: str) -> str:
-        path = '.'.join([where, *(str(part) for part in problem['loc'])])
+    def problems_of(cls, block: Mapping[str, Any] | None) -> list[tuple[tuple, str]]:
+        """Says what is wrong with a block: the keys that lead to each wrong option, and what is wrong with it."""
+        try:
+            cls.model_validate(dict(block or {}))
+        except ValidationError as error:
+            return [cls._describe(problem) for problem in error.errors()]
+        return []
+
+    @classmethod
+    def _describe(cls, problem: Any) -> tuple[tuple, str]:
         if problem['type'] == 'extra_forbidden':
             known = list(cls._block_at(problem['loc'][:-1]).model_fields)
             close = difflib.get_close_matches(str(problem['loc'][-1]), known, n=1)
             hint = f'did you mean "{close[0]}"?' if close else f'known keys: {", ".join(known)}.'
-            return f'{path}: unknown option; {hint}'
+            return problem['loc'], f'unknown option; {hint}'
         if problem['type'] == 'missing':
-            return f'{path}: this option is required, and is missing.'
+            return problem['loc'], 'this option is required, and is missing.'
         message = problem['msg'].removeprefix('Value error, ')
-        return f'{path}: {message[0].lower()}{message[1:]}, found {problem["input"]!r}.'
+        return problem['loc'], f'{message[0].lower()}{message[1:]}, found {problem["input"]!r}.'
 
     @classmethod
     def _block_at(cls, path: tuple) -> type[BaseModel]:

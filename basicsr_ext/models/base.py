@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +11,6 @@ from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger
 from torch import distributed, nn
 
 from basicsr_ext.errors import UserError
@@ -293,37 +290,3 @@ class TrainingModel(SRModel):
             else:
                 self.save_network(network, label, current_iter)
         self.save_training_state(epoch, current_iter)
-
-    def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Writes optimizers, schedulers and every rank's extra state; nothing for the final save (iteration -1)."""
-        if current_iter == -1:
-            return
-        states: list[Any] = [self.extra_state()]
-        if self.opt['dist']:
-            states = [None] * self.opt['world_size']
-            distributed.all_gather_object(states, self.extra_state())
-        if self.opt['rank'] != 0:
-            return
-        state = {
-            'epoch': epoch,
-            'iter': current_iter,
-            'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
-            'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
-            'extra_state': states,
-        }
-        path = Path(self.opt['path']['training_states'], f'{current_iter}.state')
-        partial = path.with_suffix('.partial')
-        torch.save(state, partial)
-        os.replace(partial, path)
-
-    def resume_training(self, resume_state: dict[str, Any]) -> None:
-        """Restores optimizers, schedulers and extra state from :meth:`save_training_state`."""
-        super().resume_training(resume_state)
-        states = resume_state.get('extra_state', [])
-        if len(states) == self.opt['world_size']:
-            self.load_extra_state(states[self.opt['rank']])
-        elif states:
-            get_root_logger().warning(
-                f'The state was saved by {len(states)} ranks and is resumed by {self.opt["world_size"]}: '
-                'what each rank kept for itself starts anew.'
-            )

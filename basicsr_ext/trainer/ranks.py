@@ -71,7 +71,9 @@ def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
 
 def leave_ranks() -> None:
     """Leaves the process group, if this process is in one."""
-    if distributed.is_available() and distributed.is_initialized():
+    global _cpu_group
+    _cpu_group = None
+    if is_distributed():
         distributed.destroy_process_group()
 
 
@@ -89,9 +91,46 @@ def _read_slurm(port: int | None) -> None:
     os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
 
 
+def is_distributed() -> bool:
+    """Whether this process has joined others."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def cpu_group() -> distributed.ProcessGroup | None:
+    """Returns the group over which ranks exchange small things on the CPU, without waiting for GPUs; made once.
+
+    Only gloo can do that; where NCCL is the default, a second group is made. ``None`` with one rank.
+    """
+    global _cpu_group
+    if not is_distributed():
+        return None
+    if _cpu_group is None:
+        _cpu_group = (
+            distributed.group.WORLD if distributed.get_backend() == 'gloo' else distributed.new_group(backend='gloo')
+        )
+    return _cpu_group
+
+
+_cpu_group: distributed.ProcessGroup | None = None
+
+
+def on_all_ranks(value: Any) -> list[Any]:
+    """Gathers a value from every rank, in order of ranks; all of them must call it."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value, group=cpu_group())
+    return values
+
+
+def from_first_rank(value: Any) -> Any:
+    """Returns the first rank's value on every rank; all of them must call it."""
+    values = [value]
+    if is_distributed():
+        distributed.broadcast_object_list(values, group=cpu_group())
+    return values[0]
+
+
 def choose_seed(seed: int | None) -> int:
     """Returns the given seed, or one drawn by the first rank for all."""
-    seeds = [random.SystemRandom().randint(1, 10000) if seed is None else seed]
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.broadcast_object_list(seeds)
-    return seeds[0]
+    return from_first_rank(random.SystemRandom().randint(1, 10000) if seed is None else seed)

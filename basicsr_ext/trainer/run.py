@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.errors import UserError
 from basicsr_ext.registration import register
 
 
@@ -32,7 +34,8 @@ def train(
         root: Where ``experiments`` and ``tb_logger`` are made; default: the working directory.
 
     Raises:
-        UserError: Options, files or devices are not as they must be.
+        UserError: Options, files or devices are not as they must be, or memory is short.
+        Stopped: Ctrl-C or SIGTERM: the iteration was finished and saved.
     """
     _run(True, options, launcher=launcher, auto_resume=auto_resume, debug=debug, force_yml=force_yml, root=root)
 
@@ -64,11 +67,45 @@ def _run(is_train: bool, options: Any, *, root: str | os.PathLike | None, **argu
     _forget_logger()
     pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
     try:
-        with installed(all_seams(session)), cuda_calls.ignored() if session.on_cpu else nullcontext():
+        with (
+            installed(all_seams(session)),
+            session.stop_requests,
+            cuda_calls.ignored() if session.on_cpu else nullcontext(),
+        ):
             pipeline(str(root))
+            if session.keeper is not None:
+                session.keeper.end_run()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(f'The disk is full ({error}). Make room, then go on with --auto_resume.') from error
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise UserError(_memory_message(session.opt)) from error
     finally:
         leave_ranks()
         _forget_logger()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _memory_message(opt: dict[str, Any]) -> str:
+    data, train = opt['datasets'].get('train', {}), opt.get('train') or {}
+    found = {
+        'datasets.train.batch_size_per_gpu': data.get('batch_size_per_gpu'),
+        'datasets.train.gt_size': data.get('gt_size'),
+        'train.accumulate': train.get('accumulate', 1),
+        'train.precision': train.get('precision', 'fp32'),
+    }
+    return (
+        f'Out of memory with {", ".join(f"{key}: {value}" for key, value in found.items())}. Lower the batch or the crop, '
+        'raise accumulate, or choose bf16.'
+    )
 
 
 def _forget_logger() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -11,11 +11,25 @@ from torch.utils.data import Sampler
 from basicsr_ext.data.sample_id import SampleId
 
 
+class Position(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        iteration: Iterations done.
+        epoch: The epoch that the next sample may be in, counted from 0.
+        sample: Samples of that epoch that all ranks together have used.
+    """
+
+    iteration: int = 0
+    epoch: int = 0
+    sample: int = 0
+
+
 class TrainSampler(Sampler):
-    """Hands out a shuffled epoch as :class:`SampleId`, split over ranks.
+    """Hands out shuffled epochs as :class:`SampleId`, split over ranks, from where a run was left.
 
     The order depends on seed and epoch alone. Position ``p`` of an epoch goes to rank ``p % world_size``, so the batches of
-    all ranks together hold the same samples whatever the number of ranks.
+    all ranks together hold the same samples whatever the number of ranks. Only whole batches are handed out.
 
     Args:
         dataset_length: Number of indices of the dataset.
@@ -24,8 +38,7 @@ class TrainSampler(Sampler):
         rank: This rank.
         ratio: How often an epoch passes over the dataset.
         seed: Of the run.
-        start_iteration: Iterations already done: their samples are passed over.
-        keyed: Hand out :class:`SampleId`; False gives plain indices, for datasets that know nothing else.
+        start: Where to go on.
     """
 
     def __init__(
@@ -34,41 +47,59 @@ class TrainSampler(Sampler):
         batch_size: int,
         world_size: int = 1,
         rank: int = 0,
-        ratio: int = 1,
+        ratio: float = 1,
         seed: int = 0,
-        start_iteration: int = 0,
-        keyed: bool = True,
+        start: Position = Position(),
     ):
         self.dataset_length = dataset_length
         self.batch_size = batch_size
         self.world_size = world_size
         self.rank = rank
         self.seed = seed
-        self.start_iteration = start_iteration
-        self.keyed = keyed
-        self.epoch = 0
-        self.samples_per_rank = math.ceil(dataset_length * ratio / world_size)
+        self.start = start
+        self.epoch = start.epoch
+        self.samples_per_epoch = int(dataset_length * ratio)
+        self.global_batch = batch_size * world_size
 
     @property
     def iterations_per_epoch(self) -> int:
-        """Full batches in an epoch; the loader drops an incomplete last one."""
-        return self.samples_per_rank // self.batch_size
+        """Whole batches in an epoch."""
+        return self.samples_per_epoch // self.global_batch
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration over the sampler gives; counted from 0."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[SampleId | int]:
+    def position_after(self, iteration: int) -> Position:
+        """Returns how far the run has come when an iteration is done."""
+        further = iteration - self.start.iteration
+        in_first = self._iterations_in(self.start.epoch)
+        if further <= in_first:
+            return Position(iteration, self.start.epoch, self.start.sample + further * self.global_batch)
+        epochs, done = divmod(further - in_first - 1, self.iterations_per_epoch)
+        return Position(iteration, self.start.epoch + 1 + epochs, (done + 1) * self.global_batch)
+
+    def _first_sample(self, epoch: int) -> int:
+        return self.start.sample if epoch == self.start.epoch else 0
+
+    def _iterations_in(self, epoch: int) -> int:
+        return max(0, self.samples_per_epoch - self._first_sample(epoch)) // self.global_batch
+
+    def _iterations_before(self, epoch: int) -> int:
+        if epoch == self.start.epoch:
+            return self.start.iteration
+        whole = epoch - self.start.epoch - 1
+        return self.start.iteration + self._iterations_in(self.start.epoch) + whole * self.iterations_per_epoch
+
+    def __iter__(self) -> Iterator[SampleId]:
         # torch's CPU generator keeps only 32 bits of a seed; NumPy's takes both numbers whole.
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples_per_rank * self.world_size)
-        global_batch = self.batch_size * self.world_size
-        first_iteration = self.epoch * self.iterations_per_epoch
-        done = max(0, self.start_iteration - first_iteration) * global_batch
-        for position in range(done + self.rank, len(order), self.world_size):
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples_per_epoch)
+        first, iteration = self._first_sample(self.epoch), self._iterations_before(self.epoch)
+        end = first + self._iterations_in(self.epoch) * self.global_batch
+        for position in range(first + self.rank, end, self.world_size):
             index = int(order[position]) % self.dataset_length
-            iteration = first_iteration + position // global_batch + 1
-            yield SampleId(index, self.epoch, position, iteration, self.seed) if self.keyed else index
+            done = (position - first) // self.global_batch
+            yield SampleId(index, self.epoch, position, iteration + done + 1, self.seed)
 
     def __len__(self) -> int:
-        first_iteration = self.epoch * self.iterations_per_epoch
-        return max(0, self.samples_per_rank - max(0, self.start_iteration - first_iteration) * self.batch_size)
+        return self._iterations_in(self.epoch) * self.batch_size

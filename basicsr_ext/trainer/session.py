@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -14,14 +13,20 @@ import torch
 import yaml
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.models import build_model as basicsr_build_model
-from basicsr.utils import set_random_seed
+from basicsr.train import init_tb_loggers as basicsr_init_tb_loggers
+from basicsr.utils import get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.misc import check_resume
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.trainer import checkpoints, ranks
 from basicsr_ext.trainer import options as option_files
-from basicsr_ext.trainer import ranks
-from basicsr_ext.trainer.sampling import TrainSampler
+from basicsr_ext.trainer.feeding import Feeder
+from basicsr_ext.trainer.keeper import Keeper
+from basicsr_ext.trainer.randomness import KeyedDataset
+from basicsr_ext.trainer.run_logger import RunLogger
+from basicsr_ext.trainer.sampling import Position, TrainSampler
+from basicsr_ext.trainer.stopping import StopRequests
 
 
 class Session:
@@ -59,9 +64,11 @@ class Session:
         self.auto_resume = auto_resume
         self.opt = option_files.complete_options(deepcopy(self.options), root, is_train, debug)
         self.opt['num_gpu'] = ranks.resolve_num_gpu(self.opt['num_gpu'], launcher)
-        self.start_iteration = 0
         self.resume_state: dict[str, Any] | None = None
         self.train_set: Any = None
+        self.sampler: TrainSampler | None = None
+        self.keeper: Keeper | None = None
+        self.stop_requests = StopRequests()
 
     @property
     def on_cpu(self) -> bool:
@@ -74,6 +81,7 @@ class Session:
         opt['dist'] = self.launcher != 'none'
         if opt['dist']:
             ranks.start_ranks(self.launcher, opt['num_gpu'], (opt.get('dist_params') or {}).get('port'))
+            self.stop_requests.group = ranks.cpu_group()
         opt['rank'], opt['world_size'] = get_dist_info()
         opt['manual_seed'] = self.options['manual_seed'] = ranks.choose_seed(opt.get('manual_seed'))
         set_random_seed(opt['manual_seed'] + opt['rank'])
@@ -81,31 +89,27 @@ class Session:
         opt['root_path'] = str(self.root)
         for dataset in opt['datasets'].values():
             if self.on_cpu and dataset.get('prefetch_mode') == 'cuda':
-                dataset['prefetch_mode'] = None  # BasicSR's CUDA prefetcher needs a CUDA stream
+                dataset['prefetch_mode'] = None  # there is nothing to copy ahead to
         return opt, Namespace(opt=self.file_name, launcher=self.launcher, auto_resume=self.auto_resume)
 
     def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
-        """Loads the training state to go on from, if any.
+        """Loads the training state to go on from, if any: with ``--auto_resume`` the newest that is whole.
 
         Raises:
-            UserError: A state that was asked for is missing or cannot be read.
+            UserError: A state that was asked for is missing or damaged, or belongs to a run with other options.
         """
         path = opt['path'].get('resume_state')
         if opt['auto_resume']:
-            states = [p for p in Path(opt['path']['training_states']).glob('*.state') if p.stem.isdigit()]
-            path = max(states, key=lambda p: int(p.stem), default=None)
-            opt['path']['resume_state'] = path and str(path)
+            newest, problems = checkpoints.newest_state(Path(opt['path']['training_states']))
+            newest, problems = ranks.from_first_rank((newest, problems))
+            for problem in problems if opt['rank'] == 0 else []:
+                print(f'Warning: {problem} The checkpoint before it is taken.', flush=True)
+            path = opt['path']['resume_state'] = newest and str(newest)
         if path is None:
             return None
-        try:
-            state = torch.load(path, map_location='cpu', weights_only=True)
-            self.start_iteration = state['iter']
-        except Exception as error:
-            raise UserError(
-                f'path.resume_state: expected a training state that BasicSR saved, found {path} '
-                f'({type(error).__name__}: {str(error).splitlines()[0]}).'
-            ) from None
-        check_resume(opt, self.start_iteration)
+        state = checkpoints.read_state(Path(path))
+        checkpoints.check_same_run(state.get('options'), self.options)
+        check_resume(opt, state['iter'])
         self.resume_state = state
         return state
 
@@ -130,36 +134,38 @@ class Session:
                 train_loader, sampler = self._create_train_loader(dataset_opt)
             elif dataset_opt['phase'] == 'val':
                 val_set = build_dataset(dataset_opt)
-                val_loaders.append(
-                    build_dataloader(val_set, dataset_opt, num_gpu=opt['num_gpu'], dist=opt['dist'], sampler=None)
+                val_loader = build_dataloader(
+                    val_set, dataset_opt, num_gpu=opt['num_gpu'], dist=opt['dist'], sampler=None
                 )
+                val_loader.generator = torch.Generator()
+                val_loaders.append(val_loader)
                 logger.info(f'Number of val images/folders in {dataset_opt["name"]}: {len(val_set)}')
             else:
                 raise UserError(f'datasets.{name}: expected a name such as train, val or val_2.')
         total_iterations = int(opt['train']['total_iter'])
-        epochs = math.ceil(total_iterations / sampler.iterations_per_epoch)
+        last_epoch = sampler.position_after(total_iterations).epoch
         if self.resume_state is not None:
-            self.resume_state['epoch'] = self.start_iteration // sampler.iterations_per_epoch
+            self.resume_state['epoch'] = sampler.start.epoch
         logger.info(
             f'Training: {len(self.train_set)} images, {sampler.batch_size} samples a rank and iteration, '
             f'{opt["world_size"]} ranks, {sampler.iterations_per_epoch} iterations an epoch, '
-            f'{epochs} epochs, {total_iterations} iterations.'
+            f'{last_epoch + 1} epochs, {total_iterations} iterations.'
         )
-        return train_loader, sampler, val_loaders, epochs - 1, total_iterations
+        return train_loader, sampler, val_loaders, last_epoch, total_iterations
 
     def _create_train_loader(self, dataset_opt: dict[str, Any]) -> tuple[Any, TrainSampler]:
         opt = self.opt
         self.train_set = build_dataset(dataset_opt)
+        keyed = self.train_set if getattr(self.train_set, 'takes_sample_id', False) else KeyedDataset(self.train_set)
         ratio = dataset_opt.get('dataset_enlarge_ratio') or 1
-        sampler = TrainSampler(
+        self.sampler = sampler = TrainSampler(
             len(self.train_set),
             batch_size=dataset_opt['batch_size_per_gpu'],
             world_size=opt['world_size'],
             rank=opt['rank'],
             ratio=ratio,
             seed=opt['manual_seed'],
-            start_iteration=self.start_iteration,
-            keyed=getattr(self.train_set, 'takes_sample_id', False),
+            start=self._start(),
         )
         if sampler.iterations_per_epoch == 0:
             raise UserError(
@@ -167,13 +173,49 @@ class Session:
                 f'more than an epoch of {len(self.train_set)} x {ratio}. Lower it, or raise dataset_enlarge_ratio.'
             )
         loader = build_dataloader(
-            self.train_set, dataset_opt, num_gpu=1, dist=opt['dist'], sampler=sampler, seed=opt['manual_seed']
+            keyed, dataset_opt, num_gpu=1, dist=opt['dist'], sampler=sampler, seed=opt['manual_seed']
         )
+        loader.generator = torch.Generator()  # else each epoch would draw from torch's, which the model uses
         return loader, sampler
 
+    def _start(self) -> Position:
+        state = self.resume_state
+        if state is None:
+            return Position()
+        saved_by = state.get('world_size', self.opt['world_size'])
+        if saved_by != self.opt['world_size']:
+            get_root_logger().warning(
+                f'The run was saved by {saved_by} ranks and goes on with {self.opt["world_size"]}: at the same sample, but '
+                'not with the same numbers to the bit.'
+            )
+        return Position(state['iter'], *state.get('position', (state['epoch'], 0)))
+
+    def init_tb_loggers(self, opt: dict[str, Any]) -> Any:
+        """Opens TensorBoard's log (and W&B's, as BasicSR does); steps after the one resumed from are purged from it."""
+        if (opt['logger'].get('wandb') or {}).get('project') is not None:
+            return basicsr_init_tb_loggers(opt)
+        if not opt['logger'].get('use_tb_logger') or 'debug' in opt['name'] or opt['rank'] != 0:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge = None if self.resume_state is None else self.resume_state['iter'] + 1
+        return SummaryWriter(str(self.root / 'tb_logger' / opt['name']), purge_step=purge)
+
+    def make_message_logger(self, opt: dict[str, Any], start_iter: int, tb_logger: Any) -> RunLogger:
+        """Gives BasicSR's loop the logger that also writes ``metrics.jsonl``."""
+        return RunLogger(opt, start_iter, tb_logger, self.keeper.start_metrics())
+
+    def make_feeder(self, loader: Any, opt: dict[str, Any] | None = None) -> Feeder:
+        """Gives BasicSR's loop its batches; ``opt`` is what BasicSR hands to its CUDA prefetcher."""
+        device = torch.device('cuda') if opt is not None and not self.on_cpu else None
+        total = int(self.opt['train']['total_iter'])
+        return Feeder(loader, self.keeper.iteration, total, self.keeper.end_iteration, device)
+
     def build_model(self, opt: dict[str, Any]) -> Any:
-        """Builds the model, and shows it its training set where it wants to see it (``bind``)."""
+        """Builds the model, shows it its training set where it wants to see it (``bind``), and takes over its saving."""
         model = basicsr_build_model(opt)
-        if self.is_train and hasattr(model, 'bind'):
-            model.bind(self.train_set)
+        if self.is_train:
+            if hasattr(model, 'bind'):
+                model.bind(self.train_set)
+            self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests)
         return model

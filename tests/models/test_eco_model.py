@@ -330,7 +330,7 @@ def test_each_objective_trains_from_an_option_file(prepared, tmp_path, monkeypat
     assert 'alpha' in log_text(tmp_path / 'experiments/run')
     assert main(['train', '-opt', str(tmp_path / 'o.yml'), '--auto_resume', '--force_yml', 'train:total_iter=6']) == 0
     state = torch.load(tmp_path / 'experiments/run/training_states/6.state', weights_only=True)
-    assert state['extra_state'][0]['guard']['last_accepted']['g'] > 0
+    assert state['ranks'][0]['extra_state']['guard']['last_accepted']['g'] > 0
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_two_ranks_equal_one_with_twice_the_batch(prepared, tmp_path, monkeypatc
     on_ranks(2, _rank, str(write_options(tmp_path / 'two.yml', options)))
     assert_same_weights(network_weights(tmp_path), network_weights(tmp_path, 'two'), tolerance=1e-6)
     # and both ranks' states were kept
-    assert len(torch.load('experiments/two/training_states/8.state', weights_only=True)['extra_state']) == 2
+    assert len(torch.load('experiments/two/training_states/8.state', weights_only=True)['ranks']) == 2
 
 
 def test_stock_command_finds_the_model_and_the_datasets(prepared, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The order of samples: a shuffled epoch, the same for any number of ranks, continued where it was left."""
+"""The order of samples: shuffled epochs, the same for any number of ranks, continued where they were left."""
 
 from __future__ import annotations
 
@@ -6,30 +6,42 @@ from collections import Counter
 
 import pytest
 
-from basicsr_ext.trainer.sampling import TrainSampler
+from basicsr_ext.trainer.sampling import Position, TrainSampler
+
+
+def epochs(sampler: TrainSampler, numbers) -> list:
+    result = []
+    for epoch in numbers:
+        sampler.set_epoch(epoch)
+        samples = list(sampler)
+        assert len(samples) == len(sampler)
+        result += samples
+    return result
 
 
 def test_an_epoch_holds_every_index_equally_often():
-    sampler = TrainSampler(10, batch_size=4, ratio=3)
+    sampler = TrainSampler(10, batch_size=5, ratio=3)
     assert Counter(sample.index for sample in sampler) == dict.fromkeys(range(10), 3)
-    assert [sample.position for sample in sampler] == list(range(30)) and len(sampler) == 30
+    assert [sample.position for sample in sampler] == list(range(30))
+
+
+def test_a_ratio_need_not_be_whole():
+    assert len(TrainSampler(10, batch_size=5, ratio=1.5)) == 15
 
 
 def test_order_depends_on_seed_and_epoch_alone():
     def order(seed, epoch):
-        sampler = TrainSampler(50, batch_size=1, seed=seed)
-        sampler.set_epoch(epoch)
-        return [sample.index for sample in sampler]
+        return tuple(s.index for s in epochs(TrainSampler(50, batch_size=1, seed=seed), [epoch]))
 
     assert order(1, 0) == order(1, 0)
-    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
+    assert len({order(seed, epoch) for seed in (1, 2) for epoch in (0, 1)}) == 4
 
 
 @pytest.mark.parametrize('world_size', [2, 3])
 def test_ranks_share_the_batches_of_one_rank(world_size):
-    one = list(TrainSampler(24, batch_size=6))
+    one = list(TrainSampler(25, batch_size=6))
     ranks = [
-        list(TrainSampler(24, batch_size=6 // world_size, world_size=world_size, rank=rank))
+        list(TrainSampler(25, batch_size=6 // world_size, world_size=world_size, rank=rank))
         for rank in range(world_size)
     ]
     for iteration in range(1, 5):
@@ -39,26 +51,27 @@ def test_ranks_share_the_batches_of_one_rank(world_size):
 
 
 def test_iterations_count_on_over_epochs():
-    sampler = TrainSampler(10, batch_size=3)  # the tenth sample is dropped by the loader
+    sampler = TrainSampler(10, batch_size=3)  # the tenth sample is left out
     assert sampler.iterations_per_epoch == 3
-    sampler.set_epoch(2)
-    assert [sample.iteration for sample in sampler][:9] == [7] * 3 + [8] * 3 + [9] * 3
+    assert [s.iteration for s in epochs(sampler, [0, 1, 2])] == [i for i in range(1, 10) for _ in range(3)]
 
 
-def test_a_resumed_epoch_goes_on_where_it_was_left():
-    def samples(epoch, start_iteration):
-        sampler = TrainSampler(12, batch_size=2, world_size=2, rank=1, seed=5, start_iteration=start_iteration)
-        sampler.set_epoch(epoch)
-        result = list(sampler)
-        assert len(sampler) == len(result)
-        return result
+@pytest.mark.parametrize('iteration', range(10))
+def test_a_run_goes_on_where_it_was_left(iteration):
+    def sampler(start=Position()):
+        return TrainSampler(13, batch_size=2, world_size=2, rank=1, seed=5, start=start)
 
-    whole = samples(1, 0)
-    assert samples(1, 5) == whole[2 * 2 :] == [s for s in whole if s.iteration > 5]
-    assert samples(1, 6) == []
-    assert samples(2, 6) == samples(2, 0)
+    whole = epochs(sampler(), range(5))
+    position = sampler().position_after(iteration)
+    rest = epochs(sampler(position), range(position.epoch, 5))
+    assert rest == [sample for sample in whole if sample.iteration > iteration]
+    assert sampler(position).position_after(iteration + 4) == sampler().position_after(iteration + 4)
 
 
-def test_plain_indices_for_datasets_that_know_nothing_else():
-    keyed, plain = TrainSampler(7, batch_size=1), TrainSampler(7, batch_size=1, keyed=False)
-    assert list(plain) == [sample.index for sample in keyed]
+def test_another_world_size_goes_on_at_the_same_sample():
+    one = TrainSampler(24, batch_size=2, seed=5)
+    position = one.position_after(3)
+    ranks = [TrainSampler(24, batch_size=2, world_size=2, rank=rank, seed=5, start=position) for rank in (0, 1)]
+    samples = sorted(sample for rank in ranks for sample in epochs(rank, [0]))
+    assert [s[:3] for s in samples] == sorted(s[:3] for s in one if s.iteration > 3 and s.position < 6 + 4 * 4)
+    assert {s.iteration for s in samples} == {4, 5, 6, 7}

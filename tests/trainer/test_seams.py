@@ -46,7 +46,7 @@ def test_every_seam_says_what_and_why(seams):
         file, line = seam.upstream.split(':')
         text = Path(basicsr.__file__).parent.joinpath(file).read_text().splitlines()[int(line) - 1]
         name = seam.target.replace(':', '.').split('.')[-1]
-        assert name in text and text.lstrip().startswith('def '), (seam.target, text)
+        assert name in text and text.lstrip().startswith(('def ', 'class ')), (seam.target, text)
         assert len(seam.why) > 5 and inspect.isroutine(seam.replacement)
 
 

@@ -219,7 +219,8 @@ def test_stock_models_train_resume_and_validate_on_two_ranks(root, make_options)
     on_ranks(2, _train_rank, path)
     on_ranks(2, _train_rank, path, '--auto_resume', '--force_yml', 'train:total_iter=6')
     log = log_text(root / 'experiments/run')
-    assert 'iter: 4' in log and 'Validation val' in log
+    assert 'Resuming training from epoch: 1, iter: 4' in log
+    assert 'Validation val' in log
     assert torch.load(root / 'experiments/run/training_states/6.state', weights_only=True)['iter'] == 6
 
 

@@ -1,0 +1,250 @@
+"""Checkpoints: written whole or not at all, checked before they are used, and with everything an exact resume needs.
+
+A checkpoint of an iteration is its network files ``models/<label>_<iteration>.pth`` and its state
+``training_states/<iteration>.state``. The state is written last and names the sha256 of the network files: it is the
+commit record. A checkpoint without a state, or whose files do not match, does not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr_ext import __version__
+from basicsr_ext.errors import UserError
+from basicsr_ext.models.weights import sha256
+from basicsr_ext.trainer.randomness import generator_states, restore_generator_states
+
+FORMAT = 1
+
+
+def write_atomically(content: Any, path: Path) -> None:
+    """Saves with ``torch.save`` to a temporary name, flushes to the disk, and renames.
+
+    Args:
+        content: Plain values and tensors.
+        path: Of the file; what stood there before is replaced only when the new file is whole.
+
+    Raises:
+        UserError: The file cannot be written, as on a full disk; nothing is left of it.
+    """
+    partial = path.with_name(path.name + '.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open('wb') as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f'{path} cannot be written ({str(error).splitlines()[0]}). Make room or choose another place, then go on with '
+            '--auto_resume; earlier checkpoints are unharmed.'
+        ) from None
+
+
+def flush_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def network_content(nets: list[torch.nn.Module], keys: list[str]) -> dict[str, dict[str, torch.Tensor]]:
+    """Returns the weights of bare networks on the CPU, by parameter key."""
+    return {
+        key: {name.removeprefix('module.'): value.detach().cpu() for name, value in net.state_dict().items()}
+        for key, net in zip(keys, nets, strict=True)
+    }
+
+
+def plain(value: Any) -> Any:
+    """Turns NumPy scalars, paths, and subclasses of plain types into what ``weights_only`` loading accepts."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str):
+        return str(value)  # of a subclass too, such as torch.__version__
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item) for item in value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value
+
+
+def rank_state(model: Any) -> dict[str, Any]:
+    """Returns what one rank keeps for itself: generators, and the model's extra state."""
+    state = {'generators': generator_states()}
+    if hasattr(model, 'extra_state'):
+        state['extra_state'] = model.extra_state()
+    pool = {key: getattr(model, key) for key in ('queue_lr', 'queue_gt', 'queue_ptr') if hasattr(model, key)}
+    if pool:  # Real-ESRGAN's pool of training pairs
+        state['training_pair_pool'] = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in pool.items()}
+    return state
+
+
+def restore_rank_state(model: Any, state: dict[str, Any]) -> None:
+    """Restores what :func:`rank_state` returned; the generators last, so that restoring draws nothing from them."""
+    if 'extra_state' in state:
+        model.load_extra_state(state['extra_state'])
+    for key, value in state.get('training_pair_pool', {}).items():
+        setattr(model, key, value.to(model.device) if isinstance(value, torch.Tensor) else value)
+    restore_generator_states(state['generators'])
+
+
+def versions() -> dict[str, str]:
+    """Names and versions of what a run depends on."""
+    return {
+        'basicsr_ext': __version__,
+        'torch': torch.__version__,
+        'numpy': np.__version__,
+        'python': platform.python_version(),
+    }
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads a training state, and checks it and the network files that it names.
+
+    Args:
+        path: ``<experiment>/training_states/<iteration>.state``.
+
+    Raises:
+        UserError: The state or one of its network files is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # what torch.save writes; torch.load does not look at its checksums
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f'checksum of {damaged} is wrong')
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        iteration = state['iter']
+        names = state.get('networks', {})
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f'path.resume_state: expected a training state that was saved in training, found {path} ({reason}).'
+        ) from None
+    for name, digest in names.items():
+        file = path.parents[1] / 'models' / name
+        if not file.is_file():
+            raise UserError(f'{path}: its network file {file} is missing, so iteration {iteration} cannot be resumed.')
+        if sha256(file) != digest:
+            raise UserError(f'{path}: its network file {file} is damaged, so iteration {iteration} cannot be resumed.')
+    return state
+
+
+def newest_state(folder: Path) -> tuple[Path | None, list[str]]:
+    """Finds the newest checkpoint that is whole.
+
+    Args:
+        folder: ``<experiment>/training_states``.
+
+    Returns:
+        Path of its state (``None`` where there is none), and a message for each newer one that is damaged.
+    """
+    problems = []
+    for path in sorted(
+        (p for p in folder.glob('*.state') if p.stem.isdigit()), key=lambda p: int(p.stem), reverse=True
+    ):
+        try:
+            read_state(path)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            return path, problems
+    return None, problems
+
+
+def remove_partial_files(experiment: Path) -> None:
+    """Removes what a killed run had half written."""
+    for folder in ('models', 'training_states'):
+        for path in (experiment / folder).glob('*.partial'):
+            path.unlink()
+
+
+def prune(experiment: Path, keep_last: int, keep: set[int]) -> None:
+    """Removes old checkpoints: their states first, so that none is left that names missing files.
+
+    Args:
+        experiment: Folder of the experiment.
+        keep_last: How many of the newest stay.
+        keep: Iterations that stay besides.
+    """
+    states = {int(p.stem): p for p in (experiment / 'training_states').glob('*.state') if p.stem.isdigit()}
+    for iteration in sorted(states)[:-keep_last]:
+        if iteration not in keep:
+            states[iteration].unlink()
+            for file in (experiment / 'models').glob(f'*_{iteration}.pth'):
+                file.unlink()
+
+
+def name_also(file: Path, other: Path) -> None:
+    """Gives a file a second name, atomically: a link where the file system has them, else a copy."""
+    partial = other.with_name(other.name + '.partial')
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(file, partial)
+    except OSError:
+        shutil.copyfile(file, partial)
+    os.replace(partial, other)
+
+
+# What may differ between a run and the one that goes on from its checkpoint.
+_FREE = re.compile(
+    r"""(name|num_gpu|path|logger|val|dist_params|find_unused_parameters)(\..*)?
+    |train\.total_iter
+    |datasets\.(?!train\.).*
+    |datasets\.train\.(name|dataroot\w*|meta_info\w*|io_backend.*|num_worker_per_gpu|prefetch_mode|num_prefetch_queue
+        |pin_memory|persistent_workers)""",
+    re.VERBOSE,
+)
+
+
+def check_same_run(saved: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Refuses to go on with another network, loss, data or batch than the checkpoint was trained with.
+
+    Free to change are ``total_iter``, frequencies, workers and paths.
+
+    Args:
+        saved: Options kept with the checkpoint; ``None`` where BasicSR wrote it.
+        now: Options of this run.
+
+    Raises:
+        UserError: Names every key that differs.
+    """
+    if saved is None:
+        return
+    before, after = dict(_leaves(saved)), dict(_leaves(plain(now)))
+    missing = object()
+    differing = [
+        f'{key} (was {before.get(key, "not set")!r}, is {after.get(key, "not set")!r})'
+        for key in {**before, **after}
+        if before.get(key, missing) != after.get(key, missing) and not _FREE.fullmatch(key)
+    ]
+    if differing:
+        raise UserError(
+            f'The checkpoint to go on from was trained with other options: {"; ".join(differing)}. Set them back, or start a '
+            'new run under another name, with path.pretrain_network_g for the weights.'
+        )
+
+
+def _leaves(block: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    if isinstance(block, dict) and block:
+        for key, value in block.items():
+            yield from _leaves(value, f'{path}.{key}' if path else str(key))
+    else:
+        yield path, block

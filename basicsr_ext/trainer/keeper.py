@@ -1,0 +1,182 @@
+"""Keeps a run: when checkpoints are written, what they hold, and how a run goes on from one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils import get_root_logger
+
+from basicsr_ext.errors import Stopped
+from basicsr_ext.trainer import checkpoints
+from basicsr_ext.trainer.metrics_log import MetricsLog
+from basicsr_ext.trainer.ranks import from_first_rank, on_all_ranks
+from basicsr_ext.trainer.sampling import TrainSampler
+from basicsr_ext.trainer.stopping import StopRequests
+
+
+class Keeper:
+    """Takes over saving, resuming and validating of one model, BasicSR's or ours.
+
+    BasicSR saves before it validates. Here saving is only noted, and done when the iteration is over, so that a checkpoint
+    knows its own validation. The end of the run is saved and validated once.
+
+    Args:
+        model: Its methods ``save``, ``save_network``, ``save_training_state``, ``resume_training`` and ``validation`` are
+            replaced.
+        opt: Options as BasicSR completed them.
+        options: Options as a file would hold them; kept with each checkpoint.
+        sampler: Of the training loader.
+        stop_requests: Asked at the end of each iteration.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        opt: dict[str, Any],
+        options: dict[str, Any],
+        sampler: TrainSampler,
+        stop_requests: StopRequests,
+    ):
+        self.model = model
+        self.opt = opt
+        self.options = options
+        self.sampler = sampler
+        self.stop_requests = stop_requests
+        self.total_iterations = int(opt['train']['total_iter'])
+        self.iteration = self.saved_iteration = sampler.start.iteration
+        self.validated = {(dataset, self.iteration) for dataset in self._val_sets()} if self.iteration else set()
+        self.save_is_due = False
+        self.experiment = Path(opt['path']['experiments_root'])
+        self.metrics: MetricsLog | None = None
+        self._files: dict[str, str] = {}
+        self._save, self._validate, self._resume = model.save, model.validation, model.resume_training
+        model.save = self._note_save
+        model.save_network = self._save_network
+        model.save_training_state = self._save_training_state
+        model.resume_training = self._resume_training
+        model.validation = self._validation
+
+    @property
+    def is_first_rank(self) -> bool:
+        """Whether this rank writes files."""
+        return self.opt['rank'] == 0
+
+    def _val_sets(self) -> list[str]:
+        return [block['name'] for block in self.opt['datasets'].values() if block['phase'] == 'val']
+
+    def start_metrics(self) -> MetricsLog | None:
+        """Opens ``metrics.jsonl``; what was written after the checkpoint that the run goes on from is cut off."""
+        if self.is_first_rank and self.metrics is None:
+            self.metrics = MetricsLog(self.experiment / 'metrics.jsonl')
+        return self.metrics
+
+    # ---- when ----------------------------------------------------------------------------------------------------
+
+    def end_iteration(self, iteration: int) -> None:
+        """Writes a checkpoint where one is due, and leaves a run that was asked to stop.
+
+        Raises:
+            Stopped: After saving.
+        """
+        self.iteration = iteration
+        stop = self.stop_requests.agreed()
+        if iteration == self.total_iterations:
+            return  # the end of the run is saved after its validation, by end_run
+        if stop or self.save_is_due:
+            self.write_checkpoint()
+        if stop:
+            raise Stopped(iteration, self.stop_requests.signal_number)
+
+    def end_run(self) -> None:
+        """Writes the last checkpoint, unless it is written, and names its networks ``latest``."""
+        if self.iteration > self.saved_iteration:
+            self.write_checkpoint()
+        if self.is_first_rank:
+            for file in (self.experiment / 'models').glob(f'*_{self.iteration}.pth'):
+                checkpoints.name_also(file, file.with_name(file.name.replace(f'_{self.iteration}.pth', '_latest.pth')))
+
+    def _note_save(self, epoch: int, current_iter: int) -> None:
+        self.save_is_due = True
+
+    def _validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
+        key = (dataloader.dataset.opt['name'], current_iter)
+        if key not in self.validated:
+            self.validated = {other for other in self.validated if other[1] == current_iter} | {key}
+            self._validate(dataloader, current_iter, tb_logger, save_img)
+            self._record(*key)
+
+    def _record(self, dataset: str, iteration: int) -> None:
+        """Keeps the metrics of a validation, and asks for a checkpoint where they are the best (``keep_best``)."""
+        record = getattr(self.model, 'best_metric_results', {}).get(dataset, {})
+        if self.metrics is not None and record:
+            best = {metric: {'value': float(r['val']), 'iteration': r['iter']} for metric, r in record.items()}
+            results = {metric: float(value) for metric, value in self.model.metric_results.items()}
+            self.metrics.write('validation', iteration, dataset=dataset, metrics=results, best=best)
+        metric = self.opt['logger'].get('keep_best')
+        if metric and from_first_rank(record.get(metric, {}).get('iter') == iteration):
+            self.save_is_due = True
+
+    # ---- what ----------------------------------------------------------------------------------------------------
+
+    def write_checkpoint(self) -> None:
+        """Writes networks, then the state that commits them; all ranks must call it."""
+        self._files = {}
+        self._save(self.sampler.position_after(self.iteration).epoch, self.iteration)
+        self.save_is_due = False
+        self.saved_iteration = self.iteration
+        logger_opt = self.opt['logger']
+        if self.is_first_rank and logger_opt.get('keep_last'):
+            checkpoints.prune(self.experiment, logger_opt['keep_last'], self._best_iterations())
+
+    def _save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = 'params') -> None:
+        if not self.is_first_rank:
+            return
+        nets = [self.model.get_bare_model(n) for n in (net if isinstance(net, list) else [net])]
+        keys = param_key if isinstance(param_key, list) else [param_key]
+        name = f'{net_label}_{current_iter}.pth'
+        path = Path(self.opt['path']['models'], name)
+        checkpoints.write_atomically(checkpoints.network_content(nets, keys), path)
+        self._files[name] = checkpoints.sha256(path)
+
+    def _save_training_state(self, epoch: int, current_iter: int) -> None:
+        ranks = on_all_ranks(checkpoints.rank_state(self.model))
+        if not self.is_first_rank:
+            return
+        position = self.sampler.position_after(current_iter)
+        state = {
+            'format': checkpoints.FORMAT,
+            'iter': current_iter,
+            'epoch': position.epoch,
+            'position': (position.epoch, position.sample),
+            'world_size': self.opt['world_size'],
+            'networks': self._files,
+            'optimizers': [optimizer.state_dict() for optimizer in self.model.optimizers],
+            'schedulers': [scheduler.state_dict() for scheduler in self.model.schedulers],
+            'ranks': ranks,
+            'best_metric_results': getattr(self.model, 'best_metric_results', {}),
+            'metrics_offset': self.metrics.offset() if self.metrics else 0,
+            'model_type': self.opt['model_type'],
+            'options': self.options,
+            'versions': checkpoints.versions(),
+        }
+        path = Path(self.opt['path']['training_states'], f'{current_iter}.state')
+        checkpoints.write_atomically(checkpoints.plain(state), path)
+
+    def _best_iterations(self) -> set[int]:
+        metric = self.opt['logger'].get('keep_best')
+        records = getattr(self.model, 'best_metric_results', {})
+        return {record[metric]['iter'] for record in records.values() if metric in record}
+
+    def _resume_training(self, resume_state: dict[str, Any]) -> None:
+        self._resume(resume_state)
+        if self.is_first_rank:
+            checkpoints.remove_partial_files(self.experiment)
+            self.metrics = MetricsLog(self.experiment / 'metrics.jsonl', resume_state.get('metrics_offset', 0))
+        if resume_state.get('best_metric_results'):
+            self.model.best_metric_results = resume_state['best_metric_results']
+        states = resume_state.get('ranks', [])
+        if len(states) == self.opt['world_size']:
+            checkpoints.restore_rank_state(self.model, states[self.opt['rank']])
+        elif states:
+            get_root_logger().warning('What each rank keeps for itself (random numbers, extra state) starts anew.')
