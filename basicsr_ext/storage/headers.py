@@ -11,7 +11,6 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-
 from PIL import Image, TiffImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile

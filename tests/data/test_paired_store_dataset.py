@@ -151,7 +151,7 @@ def test_sample_depends_on_its_id_only(stores):
     ids = [sample_id(position % 4, epoch=1, position=position) for position in range(12)]
     forward = [dataset[sample] for sample in ids]
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     for sample, expected in zip(reversed(ids), reversed(forward), strict=True):
         same(dataset[sample], expected)
     geometries = {tuple(sample['geometry'].tolist()) for sample in forward}

@@ -24,5 +24,5 @@ class StoreDataset:
 
 def send_all(store: ImageStore, connection: Connection) -> None:
     """Reads every image and sends them home."""
-    connection.send([store.read(key) for key in store.keys()])
+    connection.send(list(map(store.read, store.keys())))
     connection.close()

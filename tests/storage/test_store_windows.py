@@ -92,7 +92,7 @@ def test_windows_outside_are_refused(kind, window, make_store):
 def test_unknown_key_is_refused(kind, make_store):
     store = make_store(kind, {'known': random_image((4, 4, 3))})
     for ask in (store.spec, store.read):
-        with pytest.raises(UserError, match='no image "missing".*"known"'):
+        with pytest.raises(UserError, match=r'no image "missing".*"known"'):
             ask('missing')
 
 
