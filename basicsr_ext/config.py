@@ -11,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from basicsr_ext.errors import UserError
 
 
+# Marks of an option in ``Annotated[...]``, for whoever checks options: a path, and a block that describes a network.
+IS_PATH = object()
+IS_NETWORK = object()
+
+
 class OptionBlock(BaseModel):
     """Base of every typed option block: unknown keys are refused, values are checked and frozen."""
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any
 
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
+from pydantic import Field
 from torch import distributed, nn
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.precision import autocast
 from basicsr_ext.models.guard import Guard, GuardOptions
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
 from basicsr_ext.models.player import GradClip, Player
+from basicsr_ext.models.step_options import StepOptions
 
 Losses = Mapping[str, torch.Tensor]
 _RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}
@@ -35,7 +38,19 @@ class TrainingModel(SRModel):
     Options beyond those of BasicSR's ``SRModel``:
         train.grad_clip: :class:`~basicsr_ext.models.player.GradClip`; for all players.
         train.guard: :class:`~basicsr_ext.models.guard.GuardOptions`; off where it is missing.
+        train.precision, channels_last, compile, accumulate: :class:`~basicsr_ext.models.step_options.StepOptions`.
     """
+
+    # What a check of options knows of this class. Subclasses say theirs; train_blocks adds to those of the classes above.
+    network_names = ('g',)  # networks that training needs; the first is the one that is tested
+    player_names = ('g',)  # each has its train.optim_<name>, and may have a train.scheduler_<name>
+    loss_keys = ('pixel_opt', 'perceptual_opt')
+    train_blocks = {  # noqa: RUF012  # further keys of train -> structure or type; "or None" where it may be missing
+        'ema_decay': Annotated[float, Field(ge=0, le=1)],
+        'grad_clip': GradClip | None,
+        'guard': GuardOptions | None,
+        **{name: Annotated[field.annotation, field] for name, field in StepOptions.model_fields.items()},
+    }
 
     def __init__(self, opt: dict[str, Any]):
         BaseModel.__init__(self, opt)
@@ -64,6 +79,8 @@ class TrainingModel(SRModel):
         self.criteria = nn.ModuleDict()
         self._logged: dict[str, torch.Tensor | float] = {}
         self._keys: list[str] = []
+        self.step = StepOptions.parse({k: train_opt[k] for k in StepOptions.model_fields if k in train_opt}, 'train')
+        self.step.apply_globally()
         clip, guard = train_opt.get('grad_clip'), train_opt.get('guard')
         self.grad_clip = None if clip is None else GradClip.parse(clip, 'train.grad_clip')
         self.guard = None if guard is None else Guard(GuardOptions.parse(guard, 'train.guard'))
@@ -72,6 +89,7 @@ class TrainingModel(SRModel):
             self._build_ema_network()
         self.build_criteria()
         self.setup_players()
+        self.step.check_accumulation(self.opt, len(self.players))
         self.net_g.train()
 
     def _build_ema_network(self) -> None:
@@ -113,11 +131,16 @@ class TrainingModel(SRModel):
             )
         optimizer = self.get_optimizer(optim.pop('type'), parameters, optim.pop('lr'), **optim)
         scheduler = build_scheduler(optimizer, train_opt.get(f'scheduler_{name}') or train_opt.get('scheduler') or {})
+        if self.step.channels_last:
+            network.to(memory_format=torch.channels_last)
         view = self.model_to_device(network)
+        if self.step.compile:
+            view = torch.compile(view)
         pairs = []
         if self.ema_decay > 0:
             pairs = [(self._averaged[p], p) for p in network.parameters() if p in self._averaged]
-        player = Player(name, view, parameters, optimizer, scheduler, self.grad_clip, pairs)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.step.precision == 'fp16')
+        player = Player(name, view, parameters, optimizer, scheduler, scaler, self.grad_clip, pairs)
         self.players[name] = player
         self.optimizers.append(optimizer)
         self.schedulers.append(scheduler)
@@ -172,8 +195,31 @@ class TrainingModel(SRModel):
         """
         lq, gt = self.prepare_batch(batch, iteration)
         player = self.players['g']
-        self.output = player.network(lq)
-        self.update(player, self.generator_losses(self.output, gt))
+        self.update(player, self._losses_of_parts(player, lq, gt))
+
+    def _losses_of_parts(self, player: Player, lq: torch.Tensor, gt: torch.Tensor) -> Iterator[Losses]:
+        """Losses of each micro-batch, one forward at a time, so that only one graph is in memory (``accumulate``)."""
+        parts = self.step.accumulate
+        for lq_part, gt_part in zip(lq.chunk(parts), gt.chunk(parts), strict=True):
+            self.output = self.forward(player, lq_part)
+            losses = self.generator_losses(self.output, gt_part)
+            yield losses if parts == 1 else {name: value / parts for name, value in losses.items()}
+
+    def forward(self, player: Player, images: torch.Tensor) -> torch.Tensor:
+        """Runs a player's view in the precision asked for; losses are computed in float32 outside of it.
+
+        Args:
+            player: Whose network runs.
+            images: (N, C, H, W).
+
+        Returns:
+            The network's output, float32.
+        """
+        if self.step.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.step.autocast_precision):
+            output = player.network(images)
+        return output.float()
 
     def prepare_batch(self, batch: dict[str, Any], iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns input and target of an iteration; methods mix or weigh here."""
@@ -203,23 +249,35 @@ class TrainingModel(SRModel):
                 the next one is asked for, and one step is taken over the summed gradients.
 
         Returns:
-            Whether the step was taken; False where the guard refused it.
+            Whether a step was tried; False where the guard refused it.
         """
         player.optimizer.zero_grad(set_to_none=True)
-        totals = []
+        total: torch.Tensor | float = 0.0
+        values: dict[str, torch.Tensor] = {}
         for named in [losses] if isinstance(losses, Mapping) else losses:
-            total = sum(named.values())
-            total.backward()
-            totals.append(total.detach())
-            self._logged.update({name: value.detach() for name, value in named.items()})
-        if player.grad_clip is not None:
-            player.grad_clip.apply(player.parameters)
-        if self.guard is not None and not self.guard.accepts(player.name, sum(totals), self._keys):
+            loss = sum(named.values())
+            player.scaler.scale(loss).backward()
+            total = total + loss.detach()
+            for name, value in named.items():
+                values[name] = values[name] + value.detach() if name in values else value.detach()
+        self._logged.update(values)
+        taken = self._step(player, total)
+        player.scaler.update()
+        if taken:
+            self._average(player)
+        else:
             self.log('skipped', 1.0)
             player.optimizer.zero_grad(set_to_none=True)
+        return taken
+
+    def _step(self, player: Player, total: torch.Tensor) -> bool:
+        """Clips, asks the guard, and steps; gradients that overflowed in half precision are skipped by the scaler."""
+        player.scaler.unscale_(player.optimizer)
+        if player.grad_clip is not None:
+            player.grad_clip.apply(player.parameters)
+        if self.guard is not None and not self.guard.accepts(player.name, total, self._keys):
             return False
-        player.optimizer.step()
-        self._average(player)
+        player.scaler.step(player.optimizer)
         return True
 
     @torch.no_grad()
@@ -272,6 +330,8 @@ class TrainingModel(SRModel):
         }
         if self.guard is not None:
             state['guard'] = self.guard.extra_state()
+        if self.step.precision == 'fp16':
+            state['scalers'] = {name: player.scaler.state_dict() for name, player in self.players.items()}
         return state
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
@@ -281,6 +341,8 @@ class TrainingModel(SRModel):
                 criterion.load_extra_state(state[f'criterion_{name}'])
         if self.guard is not None and 'guard' in state:
             self.guard.load_extra_state(state['guard'])
+        for name, scaler_state in state.get('scalers', {}).items():
+            self.players[name].scaler.load_state_dict(scaler_state)
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Saves the networks and the training state; all ranks must call it."""

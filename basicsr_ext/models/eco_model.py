@@ -29,6 +29,8 @@ class ECOModel(TrainingModel):
     (:class:`~basicsr_ext.models.eco_options.ECOOptions`).
     """
 
+    train_blocks = {'eco': ECOOptions}  # noqa: RUF012
+
     def init_training_settings(self) -> None:
         self.eco = ECOOptions.parse(self.opt['train'].get('eco'), 'train.eco')
         self.total_iterations = int(self.opt['train']['total_iter'])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import bisect
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from basicsr_ext.config import OptionBlock
+from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
 from basicsr_ext.functional import centroid
 
 
@@ -69,8 +69,8 @@ class Teacher(OptionBlock):
         param_key: Key of the weights in the checkpoint; default: ``params_ema``, else ``params``.
     """
 
-    network: dict[str, Any]
-    weights: str
+    network: Annotated[dict[str, Any], IS_NETWORK]
+    weights: Annotated[str, IS_PATH]
     param_key: str | None = None
 
 

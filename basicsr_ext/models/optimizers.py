@@ -15,14 +15,14 @@ from basicsr_ext.errors import UserError
 # What every optimizer of pytorch_optimizer reads from its groups, though signatures hide it behind **kwargs.
 _HIDDEN = {'pytorch_optimizer': ['adam_debias', 'adanorm', 'adanorm_r']}
 
-_SCHEDULERS = {
+SCHEDULERS = {
     'MultiStepLR': basicsr_schedulers.MultiStepRestartLR,
     'MultiStepRestartLR': basicsr_schedulers.MultiStepRestartLR,
     'CosineAnnealingRestartLR': basicsr_schedulers.CosineAnnealingRestartLR,
 }
 
 
-def _find_optimizer(name: str) -> type[torch.optim.Optimizer]:
+def find_optimizer(name: str) -> type[torch.optim.Optimizer]:
     """Looks a class up in torch.optim, then in pytorch_optimizer; upper and lower case are alike."""
     import pytorch_optimizer
 
@@ -36,6 +36,12 @@ def _find_optimizer(name: str) -> type[torch.optim.Optimizer]:
     close = difflib.get_close_matches(name.lower(), candidates, n=3)
     hint = f' Close names: {", ".join(candidates[key].__name__ for key in close)}.' if close else ''
     raise UserError(f'Optimizer {name}: expected a class of torch.optim or pytorch_optimizer, found none.{hint}')
+
+
+def accepted_arguments(cls: type[torch.optim.Optimizer]) -> list[str]:
+    """Names of the options that an optimizer takes."""
+    accepted = [key for key in inspect.signature(cls).parameters if key not in ('params', 'kwargs')]
+    return accepted + _HIDDEN.get(cls.__module__.partition('.')[0], [])
 
 
 def build_optimizer(name: str, params: Iterable, lr: float, **arguments: Any) -> torch.optim.Optimizer:
@@ -52,10 +58,9 @@ def build_optimizer(name: str, params: Iterable, lr: float, **arguments: Any) ->
     Raises:
         UserError: No such class, or an argument that it does not take.
     """
-    cls = _find_optimizer(name)
+    cls = find_optimizer(name)
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
-    accepted = [key for key in inspect.signature(cls).parameters if key not in ('params', 'kwargs')]
-    accepted += _HIDDEN.get(cls.__module__.partition('.')[0], [])
+    accepted = accepted_arguments(cls)
     unknown = [key for key in arguments if key not in accepted]
     if unknown:
         raise UserError(f'Optimizer {cls.__name__} takes no {", ".join(unknown)}; it takes {", ".join(accepted)}.')
@@ -66,7 +71,7 @@ def build_optimizer(name: str, params: Iterable, lr: float, **arguments: Any) ->
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, options: Mapping[str, Any]) -> Any:
-    """Builds one of BasicSR's schedulers; they step once an iteration.
+    """Builds a scheduler that steps once an iteration: one of BasicSR's, of torch or of pytorch_optimizer.
 
     Args:
         optimizer: Whose learning rates it sets.
@@ -76,10 +81,28 @@ def build_scheduler(optimizer: torch.optim.Optimizer, options: Mapping[str, Any]
         UserError: Unknown type or arguments.
     """
     arguments = dict(options)
-    name = arguments.pop('type', None)
-    if name not in _SCHEDULERS:
-        raise UserError(f'Scheduler {name}: expected one of {", ".join(_SCHEDULERS)}.')
+    name = str(arguments.pop('type', None))
+    cls = find_scheduler(name)
     try:
-        return _SCHEDULERS[name](optimizer, **arguments)
-    except (TypeError, AssertionError) as error:
+        return cls(optimizer, **arguments)
+    except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f'Scheduler {name}: {error}') from None
+
+
+def find_scheduler(name: str) -> Any:
+    """BasicSR's names come first: its MultiStepLR takes restarts."""
+    import pytorch_optimizer.lr_scheduler
+
+    if name in SCHEDULERS:
+        return SCHEDULERS[name]
+    known = {}
+    for library in (pytorch_optimizer.lr_scheduler, torch.optim.lr_scheduler):
+        for key, value in vars(library).items():
+            if inspect.isclass(value) and issubclass(value, torch.optim.lr_scheduler.LRScheduler):
+                known[key] = value
+    for unfit in ('ReduceLROnPlateau', 'LRScheduler', 'SequentialLR', 'ChainedScheduler'):  # need more than numbers
+        known.pop(unfit, None)
+    if name not in known:
+        close = difflib.get_close_matches(name, [*SCHEDULERS, *known], n=3) or list(SCHEDULERS)
+        raise UserError(f'Scheduler {name}: expected one of BasicSR, torch or pytorch_optimizer, such as {", ".join(close)}.')
+    return known[name]

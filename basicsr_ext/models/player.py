@@ -49,6 +49,7 @@ class Player:
         parameters: Those that the optimizer changes.
         optimizer: Of these parameters.
         scheduler: Of the optimizer; steps once an iteration.
+        scaler: Scales losses in fp16; does nothing in other precisions.
         grad_clip: Limits gradients; ``None`` leaves them.
         ema: Pairs of tensors (averaged, current) that follow this player's steps.
     """
@@ -58,6 +59,7 @@ class Player:
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     scheduler: Any
+    scaler: torch.amp.GradScaler
     grad_clip: GradClip | None = None
     ema: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 

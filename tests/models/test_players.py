@@ -181,6 +181,13 @@ def test_composed_esrgan_equals_stock(tmp_path):
     assert composed.get_current_log()['l_g_gan'] == pytest.approx(stock.get_current_log()['l_g_gan'], abs=1e-7)
 
 
+def test_accumulation_is_refused_by_models_of_several_players(tmp_path):
+    options = game_options(tmp_path)
+    options['train']['accumulate'] = 2
+    with model_options(options, tmp_path) as opt, pytest.raises(basicsr_ext.UserError, match='needs a model of one player'):
+        ThreeUpdates(opt)
+
+
 def test_a_frozen_player_gets_no_gradient(tmp_path):
     with model_options(game_options(tmp_path), tmp_path) as opt:
         model = ThreeUpdates(opt)

@@ -255,10 +255,112 @@ def test_schedulers_by_name():
         scheduler.step()
     assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 10)) for i in range(10)])
     assert optimizer.param_groups[0]['lr'] == pytest.approx(0)
-    for options, message in [({}, 'Scheduler None'), ({'type': 'Cosine'}, 'expected one of MultiStepLR'),
+    for options, message in [({}, 'Scheduler None'), ({'type': 'MultStepLR'}, 'such as MultiStepLR'),
                              ({'type': 'MultiStepLR', 'milestone': [1]}, "'milestone'")]:  # fmt: skip
         with pytest.raises(basicsr_ext.UserError, match=message):
             build_scheduler(optimizer, options)
+
+
+def test_schedulers_of_torch_by_name():
+    optimizer = build_optimizer('SGD', [torch.nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler = build_scheduler(optimizer, {'type': 'CosineAnnealingLR', 'T_max': 4})
+    assert isinstance(scheduler, torch.optim.lr_scheduler.CosineAnnealingLR)
+
+
+# ---- precision and speed ---------------------------------------------------------------------------------------------
+
+
+def trained(tmp_path, changes, iterations=3, size=4):
+    options = sr_options(tmp_path)
+    options['datasets']['train']['batch_size_per_gpu'] = size
+    options['train'].update(changes)
+    with model_options(options, tmp_path) as opt:
+        torch.manual_seed(0)
+        model = TrainingModel(opt)
+    for iteration in range(1, iterations + 1):
+        step(model, iteration, batch(iteration, size=size))
+    return model
+
+
+def furthest(first, second):
+    pairs = zip(first.net_g.parameters(), second.net_g.parameters(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+@pytest.mark.parametrize('precision', ['tf32', 'bf16', 'fp16'])
+def test_precisions_stay_near_float32_and_keep_float32_weights(tmp_path, precision):
+    exact, other = trained(tmp_path, {}), trained(tmp_path, {'precision': precision})
+    assert all(p.dtype == torch.float32 for p in other.net_g.parameters())
+    assert other.output.dtype == torch.float32
+    assert furthest(exact, other) < 5e-3
+    assert (furthest(exact, other) > 0) == (precision in ('bf16', 'fp16'))
+    torch.set_float32_matmul_precision('highest')
+
+
+def test_forward_runs_in_the_precision_asked_for_and_losses_do_not(tmp_path):
+    model = trained(tmp_path, {'precision': 'bf16'}, iterations=0)
+    seen = {}
+    model.net_g.conv_last.register_forward_hook(lambda module, inputs, output: seen.update(network=output.dtype))
+    original = model.criteria['pixel'].forward
+    model.criteria['pixel'].forward = lambda a, b: seen.update(loss=a.dtype) or original(a, b)
+    step(model, 1, batch())
+    assert seen == {'network': torch.bfloat16, 'loss': torch.float32}
+
+
+def test_the_scaler_skips_overflowed_steps_and_is_resumed(tmp_path):
+    model = trained(tmp_path, {'precision': 'fp16', 'grad_clip': {'value': 0.1}}, iterations=1)
+    before = [p.detach().clone() for p in model.net_g.parameters()]
+    scale = model.players['g'].scaler.get_scale()
+    data = batch(2, size=4)
+    data['lq'][0, 0, 0, 0] = math.inf
+    step(model, 2, data)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.net_g.parameters(), strict=True))
+    assert model.players['g'].scaler.get_scale() == scale / 2
+    other = trained(tmp_path, {'precision': 'fp16'}, iterations=0)
+    other.load_extra_state(model.extra_state())
+    assert other.players['g'].scaler.get_scale() == scale / 2
+
+
+def test_channels_last_computes_the_same(tmp_path):
+    exact, other = trained(tmp_path, {}), trained(tmp_path, {'channels_last': True})
+    assert other.net_g.conv_first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert furthest(exact, other) < 1e-4
+
+
+def test_compiled_forward_computes_the_same(tmp_path, monkeypatch):
+    original = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda network: original(network, backend='eager'))
+    other = trained(tmp_path, {'compile': True})
+    assert furthest(trained(tmp_path, {}), other) < 1e-6
+    assert 'conv_first.weight' in other.net_g.state_dict()  # what is saved is the bare network
+
+
+@pytest.mark.parametrize('parts', [2, 4])
+def test_accumulation_is_one_step_over_the_same_samples(tmp_path, parts):
+    whole, split = trained(tmp_path, {'optim_g': {'type': 'SGD', 'lr': 0.1}}), None
+    split = trained(tmp_path, {'optim_g': {'type': 'SGD', 'lr': 0.1}, 'accumulate': parts})
+    assert furthest(whole, split) < 1e-6
+    assert split.get_current_log()['l_pix'] == pytest.approx(whole.get_current_log()['l_pix'], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'accumulate': 3}, r'accumulate: 3 does not divide datasets\.train\.batch_size_per_gpu: 4'),
+        ({'accumulate': 2, 'pixel_opt': {'type': 'L1Loss', 'reduction': 'sum'}}, r'train\.pixel_opt has sum'),
+        ({'accumulate': 0}, r'train\.accumulate'),
+        ({'precision': 'int8'}, r"train\.precision: input should be 'fp32'"),
+        ({'channels_last': 'maybe'}, r'train\.channels_last'),
+    ],
+)
+def test_wrong_step_options(tmp_path, changes, message):
+    with pytest.raises(basicsr_ext.UserError, match=message):
+        trained(tmp_path, changes, iterations=0)
+
+
+def test_fused_optimizers_are_an_argument(tmp_path):
+    fused = trained(tmp_path, {'optim_g': {'type': 'Adam', 'lr': 1e-3, 'fused': True}})
+    assert furthest(trained(tmp_path, {}), fused) < 1e-6
 
 
 def test_weights_are_found_and_checked(tmp_path):
