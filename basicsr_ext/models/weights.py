@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
 
 
-def read_weights(path: str | os.PathLike, param_key: str | None = None) -> dict[str, torch.Tensor]:
+def read_weights(path: str | os.PathLike, param_key: str | None = None, exact_key: bool = True) -> dict[str, torch.Tensor]:
     """Reads a state dict from a checkpoint.
 
     Args:
-        path: File that ``torch.save`` wrote: a state dict, or a mapping that holds one.
+        path: File that ``torch.save`` wrote (a state dict, or a mapping that holds one), or a ``.safetensors`` file.
         param_key: Under which key the state dict lies; default: ``params_ema``, else ``params``, else the file itself.
+        exact_key: Whether ``param_key`` must be there; else what is there is found as by default.
 
     Returns:
         Tensors by name, on the CPU, without the prefix ``module.``.
@@ -25,18 +29,10 @@ def read_weights(path: str | os.PathLike, param_key: str | None = None) -> dict[
     Raises:
         UserError: The file is missing or damaged, or holds no weights.
     """
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f'Weights: expected a file at {path}, found none.') from None
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f'Weights {path}: expected a file of tensors that torch.save wrote ({reason}).') from None
-    if not isinstance(content, dict):
-        raise UserError(f'Weights {path}: expected a state dict, found {type(content).__name__}.')
-    keys = [param_key] if param_key else ['params_ema', 'params']
-    found = next((key for key in keys if isinstance(content.get(key), dict)), None)
-    if found is None and param_key:
+    content = _read_file(path)
+    keys = [param_key] if param_key and exact_key else [param_key, 'params_ema', 'params']
+    found = next((key for key in keys if key and isinstance(content.get(key), dict)), None)
+    if found is None and param_key and exact_key:
         raise UserError(
             f'Weights {path}: expected the key "{param_key}", found {", ".join(map(str, list(content)[:5]))}.'
         )
@@ -48,19 +44,47 @@ def read_weights(path: str | os.PathLike, param_key: str | None = None) -> dict[
     return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike, param_key: str | None = None) -> None:
-    """Loads a checkpoint into a network; every tensor must fit.
+def _read_file(path: str | os.PathLike) -> dict[str, Any]:
+    try:
+        if Path(path).suffix == '.safetensors':
+            content = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f'Weights: expected a file at {path}, found none.') from None
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f'Weights {path}: expected a file of tensors that torch.save wrote ({reason}).') from None
+    if not isinstance(content, dict):
+        raise UserError(f'Weights {path}: expected a state dict, found {type(content).__name__}.')
+    return content
+
+
+def fit_weights(
+    network: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    path: str | os.PathLike,
+    strict: bool = True,
+    leave_out: Sequence[str] = (),
+) -> str:
+    """Loads tensors into a network.
 
     Args:
         network: Receives the weights.
-        path: As for :func:`read_weights`.
-        param_key: As for :func:`read_weights`.
+        state: Tensors by name.
+        path: Where they come from, for messages.
+        strict: Whether all must fit; else those that do not are passed over.
+        leave_out: Beginnings of names whose tensors are neither taken nor missed, such as ``upsample`` where x2 weights
+            start an x4 network.
+
+    Returns:
+        Which share of the network's tensors was loaded, as a sentence.
 
     Raises:
-        UserError: Also where names or shapes differ; names the first of them.
+        UserError: Names or shapes do not fit; names the first of them. Without ``strict``: nothing fits.
     """
-    state = read_weights(path, param_key)
-    own = network.state_dict()
+    own = {key: value for key, value in network.state_dict().items() if not key.startswith(tuple(leave_out))}
+    state = {key: value for key, value in state.items() if not key.startswith(tuple(leave_out))}
     problems = {
         'missing in the file': [key for key in own if key not in state],
         'unknown to the network': [key for key in state if key not in own],
@@ -70,13 +94,31 @@ def load_weights(network: nn.Module, path: str | os.PathLike, param_key: str | N
             if key in state and state[key].shape != own[key].shape
         ],
     }
-    found = [f'{len(keys)} {what} ({", ".join(keys[:3])})' for what, keys in problems.items() if keys]
-    if found:
+    fitting = {key: state[key] for key in own if key in state and state[key].shape == own[key].shape}
+    found = '; '.join(f'{len(keys)} {what} ({", ".join(keys[:3])})' for what, keys in problems.items() if keys)
+    if found and (strict or not fitting):
         raise UserError(
-            f'Weights {path} do not fit {type(network).__name__}: of {len(own)} tensors {"; ".join(found)}. '
+            f'Weights {path} do not fit {type(network).__name__}: of {len(own)} tensors {found}. '
             "Check the network's options against those that the weights were trained with."
         )
-    network.load_state_dict(state)
+    network.load_state_dict(fitting, strict=False)
+    total = len(network.state_dict())
+    share = 100 * len(fitting) / total if total else 100
+    return f'{len(fitting)} of {total} tensors matched ({share:.0f}%)' + (f'; {found}' if found else '')
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike, param_key: str | None = None) -> None:
+    """Loads a checkpoint into a network; every tensor must fit.
+
+    Args:
+        network: Receives the weights.
+        path: As for :func:`read_weights`.
+        param_key: As for :func:`read_weights`.
+
+    Raises:
+        UserError: The file cannot be read or does not fit.
+    """
+    fit_weights(network, read_weights(path, param_key), path)
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -66,6 +66,10 @@ def all_seams(session: Any) -> list[Seam]:
         Seam('basicsr.models.base_model:BaseModel.get_optimizer',
              lambda self, optim_type, params, lr, **arguments: build_optimizer(optim_type, params, lr, **arguments),
              'models/base_model.py:103', 'knows only Adam'),
+        Seam('basicsr.models.base_model:BaseModel.setup_schedulers', stock_models.setup_schedulers,
+             'models/base_model.py:110', 'knows three schedulers'),
+        Seam('basicsr.models.base_model:BaseModel.load_network', stock_models.load_network, 'models/base_model.py:277',
+             'loads a file without weights_only on older torch, needs the right key, and says nothing of what matched'),
         Seam('basicsr.models.sr_model:SRModel.test', stock_models.test, 'models/sr_model.py:121',
              'runs through the DistributedDataParallel wrapper on one rank, which waits for the others where a network '
              'has buffers'),

@@ -21,6 +21,7 @@ from basicsr.utils.misc import check_resume
 from basicsr_ext.errors import UserError
 from basicsr_ext.trainer import checkpoints, ranks
 from basicsr_ext.trainer import options as option_files
+from basicsr_ext.trainer.checking.source import OptionSource
 from basicsr_ext.trainer.feeding import Feeder
 from basicsr_ext.trainer.keeper import Keeper
 from basicsr_ext.trainer.randomness import KeyedDataset
@@ -33,7 +34,7 @@ class Session:
     """Holds what the replacements of one run share.
 
     Args:
-        options: Path of an option file, or a mapping of options.
+        options: Path of an option file, or a mapping of options, or options that were read and checked.
         is_train: Training or testing.
         root: Folder in which ``experiments``, ``results`` and ``tb_logger`` are made.
         launcher: ``none``, ``pytorch`` or ``slurm``.
@@ -47,7 +48,7 @@ class Session:
 
     def __init__(
         self,
-        options: str | os.PathLike | Mapping[str, Any],
+        options: str | os.PathLike | Mapping[str, Any] | OptionSource,
         *,
         is_train: bool,
         root: Path,
@@ -57,7 +58,10 @@ class Session:
         force_yml: Iterable[str] = (),
     ):
         self.options = option_files.read_options(options, force_yml)
-        self.file_name = 'options.yml' if isinstance(options, Mapping) else Path(options).name
+        if isinstance(options, OptionSource):
+            self.file_name = options.name
+        else:
+            self.file_name = 'options.yml' if isinstance(options, Mapping) else Path(options).name
         self.is_train = is_train
         self.root = root
         self.launcher = launcher
@@ -110,13 +114,16 @@ class Session:
         state = checkpoints.read_state(Path(path))
         checkpoints.check_same_run(state.get('options'), self.options)
         check_resume(opt, state['iter'])
+        for key in [key for key in opt['path'] if key.endswith('_leave_out')]:
+            del opt['path'][key]  # belongs to the weights that the run once started from
         self.resume_state = state
         return state
 
     def write_options(self, opt_file: str, experiments_root: str) -> None:
-        """Writes the options of this run, ``--force_yml`` and seed included, into the experiment's folder."""
+        """Writes the options of this run, from which alone it can be repeated, into the experiment's folder."""
         if self.opt['rank'] == 0:
-            text = yaml.safe_dump(self.options, sort_keys=False, allow_unicode=True, width=120)
+            options = {**self.options, 'name': self.opt['name']}  # debug mode changes the name, and goes by it
+            text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True, width=120)
             Path(experiments_root, opt_file).write_text(text, encoding='utf-8')
 
     def create_dataloaders(self, opt: dict[str, Any], logger: Any) -> tuple[Any, TrainSampler, list, int, int]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import torch
+from basicsr.utils import get_root_logger
 from basicsr.utils.img_process_util import filter2D as basicsr_filter2D
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from basicsr_ext.models.optimizers import build_scheduler
+from basicsr_ext.models.weights import fit_weights, read_weights
 
 
 def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
@@ -25,6 +29,28 @@ def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
     return DataParallel(net) if self.opt['num_gpu'] > 1 else net
 
 
+def load_network(self, net: torch.nn.Module, load_path: str, strict: bool = True, param_key: str = 'params') -> None:
+    """Loads weights from a file, and says which share of the network's tensors they matched.
+
+    ``path.pretrain_network_<name>_leave_out`` lists beginnings of names to leave out, such as ``[upsample]``.
+
+    Args:
+        net: Network, inside ``DistributedDataParallel`` or not.
+        load_path: A checkpoint of BasicSR's or ours, a bare state dict, or a ``.safetensors`` file.
+        strict: Whether every tensor must fit.
+        param_key: Which weights to take where the file has several; what is there is taken where it has not.
+
+    Raises:
+        UserError: The file cannot be read or does not fit.
+    """
+    net = self.get_bare_model(net)
+    paths = self.opt['path']
+    names = [key for key in paths if key.startswith('pretrain_network_') and paths[key] == load_path]
+    leave_out = next((paths[f'{name}_leave_out'] for name in names if paths.get(f'{name}_leave_out')), ())
+    matched = fit_weights(net, read_weights(load_path, param_key, exact_key=False), load_path, strict, leave_out)
+    get_root_logger().info(f'Loading {type(net).__name__} from {load_path}: {matched}.')
+
+
 def test(self) -> None:
     """Runs the bare network on ``self.lq``; the EMA network where there is one. Sets ``self.output``."""
     network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
@@ -33,6 +59,12 @@ def test(self) -> None:
     with torch.no_grad():
         self.output = network(self.lq)
     network.train(training)
+
+
+def setup_schedulers(self) -> None:
+    """Builds a scheduler of any library for each optimizer, from ``train.scheduler``."""
+    for optimizer in self.optimizers:
+        self.schedulers.append(build_scheduler(optimizer, self.opt['train']['scheduler']))
 
 
 def filter2D(img: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:

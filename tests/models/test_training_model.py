@@ -384,3 +384,61 @@ def test_weights_are_found_and_checked(tmp_path):
         read_weights(tmp_path / 'bad.pth')
     with pytest.raises(basicsr_ext.UserError, match='found none'):
         read_weights(tmp_path / 'none.pth')
+
+
+def test_safetensors_are_read(tmp_path):
+    import safetensors.torch
+    from basicsr.archs import build_network
+
+    state = build_network(TINY_EDSR).state_dict()
+    safetensors.torch.save_file(state, tmp_path / 'net.safetensors')
+    network = build_network(TINY_EDSR)
+    load_weights(network, tmp_path / 'net.safetensors')
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize('content', ['params', 'params_ema', 'bare'])
+def test_runs_find_weights_by_themselves(tmp_path, content):
+    from basicsr.archs import build_network
+
+    state = {f'module.{key}': value for key, value in build_network(TINY_EDSR).state_dict().items()}
+    torch.save(state if content == 'bare' else {content: state}, tmp_path / 'net.pth')
+    options = sr_options(tmp_path)
+    options['train']['ema_decay'] = 0.9
+    options['path']['pretrain_network_g'] = str(tmp_path / 'net.pth')
+    with model_options(options, tmp_path) as opt:
+        model = TrainingModel(opt)
+    for net in (model.net_g, model.net_g_ema):
+        assert all(torch.equal(net.state_dict()[key.removeprefix('module.')], value) for key, value in state.items())
+
+
+def test_x2_weights_start_an_x4_network_with_its_upsampler_anew(tmp_path):
+    from basicsr.archs import build_network
+
+    torch.save({'params': build_network(TINY_EDSR).state_dict()}, tmp_path / 'x2.pth')
+    options = sr_options(tmp_path, scale=4)
+    options['network_g'] = {**TINY_EDSR, 'upscale': 4}
+    options['path'].update(pretrain_network_g=str(tmp_path / 'x2.pth'), pretrain_network_g_leave_out=['upsample'])
+    state = read_weights(tmp_path / 'x2.pth')
+    with model_options(options, tmp_path) as opt:
+        loaded = TrainingModel(opt).net_g.state_dict()
+        assert all(torch.equal(loaded[k], v) for k, v in state.items() if not k.startswith('upsample'))
+        assert not torch.equal(loaded['upsample.0.weight'], state['upsample.0.weight'])
+        opt['path'].pop('pretrain_network_g_leave_out')
+        with pytest.raises(basicsr_ext.UserError, match=r'do not fit EDSR.*upsample\.2\.weight'):
+            TrainingModel(opt)
+        opt['path']['strict_load_g'] = False
+        assert torch.equal(TrainingModel(opt).net_g.state_dict()['upsample.0.weight'], state['upsample.0.weight'])
+
+
+def test_partly_fitting_weights_say_their_share(tmp_path):
+    from basicsr.archs import build_network
+
+    from basicsr_ext.models.weights import fit_weights
+
+    network = build_network({**TINY_EDSR, 'num_block': 2})
+    sentence = fit_weights(network, build_network(TINY_EDSR).state_dict(), 'x.pth', strict=False)
+    total = len(network.state_dict())
+    assert sentence.startswith(f'{total - 4} of {total} tensors matched')
+    with pytest.raises(basicsr_ext.UserError, match='do not fit'):
+        fit_weights(network, {'other': torch.zeros(1)}, 'x.pth', strict=False)
