@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 
 class Feeder:
@@ -21,6 +22,7 @@ class Feeder:
         total_iterations: ``train.total_iter``.
         end_iteration: Called with the number of every iteration that is over, once.
         device: Batches are copied there ahead of time where it is a GPU (``prefetch_mode: cuda``); ``None`` leaves them.
+        show_progress: Whether this rank draws a progress bar, where it has a terminal.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Feeder:
         total_iterations: int,
         end_iteration: Callable[[int], None],
         device: torch.device | None = None,
+        show_progress: bool = False,
     ):
         self.loader = loader
         self.iteration = iterations_done
@@ -37,6 +40,10 @@ class Feeder:
         self.end_iteration = end_iteration
         self.device = device
         self._ended = iterations_done
+        # on terminals only; BasicSR's lines of losses and remaining time are printed besides
+        self.bar = tqdm(
+            total=total_iterations, initial=iterations_done, unit='it', disable=None if show_progress else True
+        )
         self._batches: Iterator[dict[str, Any]] = iter(())
 
     def reset(self) -> None:
@@ -49,8 +56,10 @@ class Feeder:
         """Returns the next batch; ``None`` at the end of an epoch or of the run."""
         if self.iteration > self._ended:
             self._ended = self.iteration
+            self.bar.update()
             self.end_iteration(self.iteration)
         if self.iteration >= self.total_iterations:
+            self.bar.close()
             return None
         batch = next(self._batches, None)
         if batch is not None:

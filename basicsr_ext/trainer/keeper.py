@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from basicsr.utils import get_root_logger
 
 from basicsr_ext.errors import Stopped
@@ -13,6 +16,8 @@ from basicsr_ext.trainer.metrics_log import MetricsLog
 from basicsr_ext.trainer.ranks import from_first_rank, on_all_ranks
 from basicsr_ext.trainer.sampling import TrainSampler
 from basicsr_ext.trainer.stopping import StopRequests
+
+_SHOWN_PICTURES = 3
 
 
 class Keeper:
@@ -103,8 +108,31 @@ class Keeper:
         key = (dataloader.dataset.opt['name'], current_iter)
         if key not in self.validated:
             self.validated = {other for other in self.validated if other[1] == current_iter} | {key}
-            self._validate(dataloader, current_iter, tb_logger, save_img)
+            with self._showing(tb_logger, *key):
+                self._validate(dataloader, current_iter, tb_logger, save_img)
             self._record(*key)
+
+    @contextmanager
+    def _showing(self, tb_logger: Any, dataset: str, iteration: int) -> Iterator[None]:
+        """Puts the first few results of a validation into TensorBoard."""
+        if tb_logger is None:
+            yield
+            return
+        original, shown = self.model.get_current_visuals, [0]
+
+        def get_current_visuals() -> dict[str, torch.Tensor]:
+            visuals = original()
+            if shown[0] < _SHOWN_PICTURES:
+                picture = visuals['result'][0].float().clamp(0, 1)
+                tb_logger.add_image(f'{dataset}/{shown[0]}', picture, iteration)
+                shown[0] += 1
+            return visuals
+
+        self.model.get_current_visuals = get_current_visuals
+        try:
+            yield
+        finally:
+            del self.model.get_current_visuals
 
     def _record(self, dataset: str, iteration: int) -> None:
         """Keeps the metrics of a validation, and asks for a checkpoint where they are the best (``keep_best``)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import distributed
 
 from basicsr_ext.errors import UserError
 
+# Ranks wait for one another on the CPU where one may be validating or saving.
+_PATIENCE = timedelta(days=1)
 _LAUNCH = 'torchrun --nproc_per_node {} -m basicsr_ext train -opt FILE --launcher pytorch'
 
 
@@ -66,7 +69,10 @@ def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
         )
     if num_gpu > 0:
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', os.environ['RANK'])) % torch.cuda.device_count())
-    distributed.init_process_group(backend='nccl' if num_gpu > 0 else 'gloo')
+    if num_gpu > 0:
+        distributed.init_process_group(backend='nccl')
+    else:
+        distributed.init_process_group(backend='gloo', timeout=_PATIENCE)
 
 
 def leave_ranks() -> None:

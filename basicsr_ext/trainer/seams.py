@@ -38,7 +38,7 @@ def all_seams(session: Any) -> list[Seam]:
         session: The run (:class:`basicsr_ext.trainer.session.Session`), whose methods and values the replacements use.
     """
     from basicsr_ext.models.optimizers import build_optimizer
-    from basicsr_ext.trainer import stock_models
+    from basicsr_ext.trainer import shared_validation, stock_models
 
     return [
         Seam('basicsr.train:parse_options', session.parse_options, 'utils/options.py:82',
@@ -73,6 +73,8 @@ def all_seams(session: Any) -> list[Seam]:
         Seam('basicsr.models.sr_model:SRModel.test', stock_models.test, 'models/sr_model.py:121',
              'runs through the DistributedDataParallel wrapper on one rank, which waits for the others where a network '
              'has buffers'),
+        Seam('basicsr.models.sr_model:SRModel.dist_validation', shared_validation.dist_validation,
+             'models/sr_model.py:132', 'lets the first rank do all the work, while the others wait and may run out of time'),
         Seam('basicsr.models.realesrgan_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7',
              'needs images that are contiguous in memory, which an interpolation on the CPU does not promise'),
         Seam('basicsr.models.realesrnet_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7', 'as above'),

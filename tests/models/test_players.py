@@ -184,7 +184,10 @@ def test_composed_esrgan_equals_stock(tmp_path):
 def test_accumulation_is_refused_by_models_of_several_players(tmp_path):
     options = game_options(tmp_path)
     options['train']['accumulate'] = 2
-    with model_options(options, tmp_path) as opt, pytest.raises(basicsr_ext.UserError, match='needs a model of one player'):
+    with (
+        model_options(options, tmp_path) as opt,
+        pytest.raises(basicsr_ext.UserError, match='needs a model of one player'),
+    ):
         ThreeUpdates(opt)
 
 

@@ -101,6 +101,19 @@ def test_losses_are_told_the_iteration_and_keep_their_state(tmp_path):
     assert models[1].criteria['pixel'].iteration == 2
 
 
+def test_losses_are_read_back_only_when_printed(tmp_path, monkeypatch):
+    """Reading a tensor waits for the GPU; a step without a guard reads none."""
+    model = trained(tmp_path, {'optim_g': {'type': 'SGD', 'lr': 1e-3}, 'ema_decay': 0.9}, iterations=1)
+    read = []
+    for name in ('item', 'tolist', '__float__', '__bool__'):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, original=original: read.append(1) or original(self))
+    step(model, 2, batch(2, size=4))
+    assert not read
+    model.get_current_log()
+    assert len(read) == 1
+
+
 def test_a_network_without_a_loss_is_refused(tmp_path):
     options = sr_options(tmp_path)
     options['train'].pop('pixel_opt')
