@@ -68,6 +68,9 @@ class TrainingModel(SRModel):
         if path is not None:
             strict = self.opt['path'].get(f'strict_load_{name}', True)
             self.load_network(network, path, strict, self.opt['path'].get(f'param_key_{name}', 'params'))
+        if self.opt['dist']:  # each rank draws first weights of its own; EMA and validation need the same ones
+            for tensor in network.state_dict().values():
+                distributed.broadcast(tensor, 0)
         return network
 
     def init_training_settings(self) -> None:

@@ -372,7 +372,6 @@ def test_keep_best_saves_when_a_validation_is_the_best(images, tmp_path, monkeyp
         ('datasets:train:gt_size=24', r'datasets\.train\.gt_size'),
         ('datasets:train:batch_size_per_gpu=1', r'datasets\.train\.batch_size_per_gpu'),
         ('manual_seed=8', 'manual_seed'),
-        ('scale=3', 'scale'),
     ],
 )
 def test_another_network_loss_data_or_batch_cannot_go_on(finished, capsys, assignment, key):
