@@ -5,7 +5,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 
-.PHONY: venv demo test lint bench
+.PHONY: venv demo test fuzz lint bench
 
 venv: $(READY)
 
@@ -23,6 +23,9 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(PY) tests/fuzz/fuzz_options.py --count 10000
 
 lint: $(READY)
 	$(PY) -m ruff check .

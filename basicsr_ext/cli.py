@@ -44,29 +44,43 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser('train', help='train from an option file')
     _add_run_arguments(train)
     train.add_argument('--auto_resume', action='store_true', help="go on from the experiment's newest state")
+    train.add_argument('--nproc', type=int, metavar='N', help='start N ranks on this machine (torchrun does it)')
     train.set_defaults(run=_train)
 
     test = commands.add_parser('test', help='test from an option file')
     _add_run_arguments(test)
     test.set_defaults(run=_test)
 
+    check = commands.add_parser('check', help='look for mistakes in an option file, without training')
+    _add_option_arguments(check)
+    check.set_defaults(run=_check)
+
     add_prepare_arguments(commands.add_parser('prepare', help='make datasets: LR images, stores, centroids'))
     return parser
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_option_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-opt', '--opt', required=True, metavar='FILE', help='option file (YAML)')
+    parser.add_argument(
+        '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='set options, e.g. train:total_iter=1000'
+    )
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_option_arguments(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='pytorch: started by torchrun'
     )
     parser.add_argument('--debug', action='store_true', help="BasicSR's debug mode: short intervals")
-    parser.add_argument(
-        '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='set options, e.g. train:total_iter=1000'
-    )
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def _train(args: argparse.Namespace) -> None:
+    if args.nproc is not None:
+        from basicsr_ext.trainer.launching import launch
+
+        launch(args)
+        return
     from basicsr_ext.trainer.run import train
 
     train(args.opt, launcher=args.launcher, auto_resume=args.auto_resume, debug=args.debug, force_yml=args.force_yml)
@@ -76,3 +90,9 @@ def _test(args: argparse.Namespace) -> None:
     from basicsr_ext.trainer.run import test
 
     test(args.opt, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from basicsr_ext.trainer.check import check
+
+    print(check(args.opt, force_yml=args.force_yml))

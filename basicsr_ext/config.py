@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from basicsr_ext.errors import UserError
 
-
 # Marks of an option in ``Annotated[...]``, for whoever checks options: a path, and a block that describes a network.
 IS_PATH = object()
 IS_NETWORK = object()

@@ -153,6 +153,19 @@ class TrainingModel(SRModel):
         """Builds any optimizer of torch or pytorch_optimizer, also under BasicSR's own command."""
         return build_optimizer(optim_type, params, lr, **kwargs)
 
+    @classmethod
+    def check_together(cls, opt: Mapping[str, Any]) -> None:
+        """Refuses options that contradict each other, before anything is made; each block is known to be right by itself.
+
+        Args:
+            opt: The whole options of a training.
+
+        Raises:
+            UserError: Begins with the key path of the option to change.
+        """
+        step = StepOptions.parse({k: opt['train'][k] for k in StepOptions.model_fields if k in opt['train']}, 'train')
+        step.check_accumulation(opt, len(cls.player_names))
+
     def bind(self, train_set: Any) -> None:
         """Meets the training set after both are built; here nothing is done."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from basicsr.archs import build_network
-from basicsr.utils.registry import MODEL_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from basicsr_ext.data.provenance import check_centroids
 from basicsr_ext.errors import UserError
@@ -53,6 +54,21 @@ class ECOModel(TrainingModel):
                 'others, or from none: ECO needs a teacher that is independent of the network in training.'
             )
 
+    @classmethod
+    def check_together(cls, opt: Mapping[str, Any]) -> None:
+        super().check_together(opt)
+        eco = ECOOptions.parse(opt['train'].get('eco'), 'train.eco')
+        if eco.teacher is None and eco.objective != 'vanilla':
+            cls._needs_centroids(eco, DATASET_REGISTRY.get(opt['datasets']['train']['type']))
+
+    @staticmethod
+    def _needs_centroids(eco: ECOOptions, dataset: type) -> None:
+        if not hasattr(dataset, 'centroids_until'):
+            raise UserError(
+                f'datasets.train.type: objective {eco.objective} needs centroids: expected PairedCentroidDataset, found '
+                f'{dataset.__name__}. Or name a network in train.eco.teacher to make them in the training step.'
+            )
+
     def bind(self, train_set: Any) -> None:
         """Checks that the centroids belong to the training set, and tells it from when on they need not be read.
 
@@ -63,11 +79,7 @@ class ECOModel(TrainingModel):
             if hasattr(train_set, 'centroids_until'):
                 train_set.centroids_until(0)
             return
-        if not hasattr(train_set, 'centroids_until'):
-            raise UserError(
-                f'datasets.train.type: objective {self.eco.objective} needs centroids: expected PairedCentroidDataset, found '
-                f'{type(train_set).__name__}. Or name a network in train.eco.teacher to make them in the training step.'
-            )
+        self._needs_centroids(self.eco, type(train_set))
         provenance = check_centroids(train_set, self.opt['scale'])
         self._refuse_own_weights(provenance.get('weights_sha256'), provenance.get('weights', 'unknown'))
         if self.eco.objective == 'eco':

@@ -104,5 +104,7 @@ def find_scheduler(name: str) -> Any:
         known.pop(unfit, None)
     if name not in known:
         close = difflib.get_close_matches(name, [*SCHEDULERS, *known], n=3) or list(SCHEDULERS)
-        raise UserError(f'Scheduler {name}: expected one of BasicSR, torch or pytorch_optimizer, such as {", ".join(close)}.')
+        raise UserError(
+            f'Scheduler {name}: expected one of BasicSR, torch or pytorch_optimizer, such as {", ".join(close)}.'
+        )
     return known[name]

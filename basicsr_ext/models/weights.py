@@ -15,7 +15,9 @@ from torch import nn
 from basicsr_ext.errors import UserError
 
 
-def read_weights(path: str | os.PathLike, param_key: str | None = None, exact_key: bool = True) -> dict[str, torch.Tensor]:
+def read_weights(
+    path: str | os.PathLike, param_key: str | None = None, exact_key: bool = True
+) -> dict[str, torch.Tensor]:
     """Reads a state dict from a checkpoint.
 
     Args:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from basicsr_ext.errors import UserError
+from basicsr_ext.trainer.checking.source import OptionSource, read_source
 
 _REQUIRED = {
     True: ('name', 'model_type', 'num_gpu', 'datasets', 'path', 'train', 'logger'),
@@ -20,98 +17,28 @@ _REQUIRED = {
 }
 
 
-class _Loader(yaml.SafeLoader):
-    """Builds plain values only; refuses duplicate keys; reads ``1e-4`` as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == 'tag:yaml.org,2002:merge':
-                continue
-            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
-            if key in lines:
-                raise yaml.constructor.ConstructorError(
-                    problem=f'the key "{key}" appears twice in one block, in lines {lines[key]} and {line}',
-                    problem_mark=key_node.start_mark,
-                )
-            lines[key] = line
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    'tag:yaml.org,2002:float',
-    re.compile(r'^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$'),
-    list('-+0123456789.'),
-)
-
-
 def load_yaml(path: str | os.PathLike) -> dict[str, Any]:
-    """Loads an option file without running anything in it.
+    """Loads an option file, and those it is based on, without running anything in it.
 
     Raises:
         UserError: The file is missing, is not valid YAML, repeats a key, or does not hold a mapping.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'Option file {path}: cannot be read ({error.strerror or error}).') from None
-    except UnicodeDecodeError:
-        raise UserError(f'Option file {path}: expected a text file in UTF-8, found other bytes.') from None
-    return _parse(text, f'Option file {path}')
+    return read_source(path).values
 
 
-def _parse(text: str, what: str) -> Any:
-    try:
-        options = yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f', line {error.problem_mark.line + 1}' if error.problem_mark else ''
-        raise UserError(f'{what}{line}: {error.problem or error.context}.') from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f'{what}: not valid YAML ({str(error).splitlines()[0]}).') from None
-    if what.startswith('Option file') and not isinstance(options, dict):
-        raise UserError(f'{what}: expected options as "key: value" lines, found {type(options).__name__}.')
-    return options
-
-
-def force_options(options: dict[str, Any], assignments: Iterable[str]) -> None:
-    """Sets options in place from ``key:key=value`` strings; values are typed as in a YAML file.
-
-    Args:
-        options: Nested options to change.
-        assignments: Such as ``train:total_iter=1000`` or ``datasets:train:gt_size=64``.
-
-    Raises:
-        UserError: An assignment has no ``=``, or names a key that the options do not have.
-    """
-    for assignment in assignments:
-        path, equals, value = assignment.partition('=')
-        keys = [key.strip() for key in path.split(':')]
-        if not equals or not all(keys):
-            raise UserError(f'--force_yml: expected key:key=value, found "{assignment}".')
-        block: Any = options
-        for depth, key in enumerate(keys):
-            where = ':'.join(keys[: depth + 1])
-            if not isinstance(block, dict):
-                raise UserError(f'--force_yml {assignment}: "{":".join(keys[:depth])}" is no block of options.')
-            if key not in block:
-                close = difflib.get_close_matches(key, map(str, block), n=1)
-                hint = f'did you mean "{close[0]}"?' if close else f'known there: {", ".join(map(str, block))}.'
-                raise UserError(f'--force_yml {assignment}: the options have no key "{where}"; {hint}')
-            if depth < len(keys) - 1:
-                block = block[key]
-        block[keys[-1]] = _parse(value.strip(), f'--force_yml {assignment}')
-
-
-def read_options(options: str | os.PathLike | Mapping[str, Any], force_yml: Iterable[str] = ()) -> dict[str, Any]:
-    """Returns options from a file or a mapping, with ``--force_yml`` applied; the mapping is left unchanged."""
-    result = deepcopy(dict(options)) if isinstance(options, Mapping) else load_yaml(options)
-    force_options(result, force_yml)
-    return result
+def read_options(
+    options: str | os.PathLike | Mapping[str, Any] | OptionSource, force_yml: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Returns options from a file or a mapping, with ``--force_yml`` applied; what is given is left unchanged."""
+    if isinstance(options, OptionSource):
+        return deepcopy(options.values)
+    return read_source(options, force_yml).values
 
 
 def complete_options(options: dict[str, Any], root: Path, is_train: bool, debug: bool) -> dict[str, Any]:
     """Adds what BasicSR's ``parse_options`` adds: dataset phases and scales, and the experiment's folders.
+
+    Datasets that are null are left out.
 
     Upstream: ``basicsr/utils/options.py``, ``parse_options``.
 
@@ -127,24 +54,30 @@ def complete_options(options: dict[str, Any], root: Path, is_train: bool, debug:
     missing = [key for key in _REQUIRED[is_train] if key not in options]
     if missing:
         raise UserError(f'The options lack {", ".join(missing)}: add {"it" if len(missing) == 1 else "them"}.')
-    if not isinstance(options['datasets'], dict) or not all(isinstance(v, dict) for v in options['datasets'].values()):
+    datasets = options['datasets']
+    if isinstance(datasets, dict):
+        datasets = options['datasets'] = {phase: block for phase, block in datasets.items() if block is not None}
+    if not isinstance(datasets, dict) or not all(isinstance(block, dict) for block in datasets.values()):
         raise UserError(
             'datasets: expected a block of options for every dataset, such as datasets.train and datasets.val.'
         )
-    if is_train and 'train' not in options['datasets']:
+    if is_train and 'train' not in datasets:
         raise UserError('datasets: training needs a block datasets.train, and there is none.')
     options['path'] = options['path'] or {}
     options['is_train'] = is_train
     if debug and not options['name'].startswith('debug'):
         options['name'] = 'debug_' + options['name']
 
-    for phase, dataset in options['datasets'].items():
+    for phase, dataset in datasets.items():
         dataset['phase'] = phase.split('_')[0]
         if 'scale' in options:
             dataset['scale'] = options['scale']
         for key, value in dataset.items():
             if key.startswith('dataroot') and isinstance(value, str):
                 dataset[key] = os.path.expanduser(value)
+    options['path'].pop(
+        'root', None
+    )  # it is in the folders below; BasicSR makes a folder for every key it does not know
     for key, value in options['path'].items():
         if isinstance(value, str) and ('resume_state' in key or 'pretrain_network' in key):
             options['path'][key] = os.path.expanduser(value)

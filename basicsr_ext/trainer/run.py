@@ -12,6 +12,9 @@ from typing import Any
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.registration import register
+from basicsr_ext.trainer.checking import check_options
+from basicsr_ext.trainer.checking.resolving import find_root, print_warnings, resolved
+from basicsr_ext.trainer.checking.source import read_source
 
 
 def train(
@@ -31,7 +34,7 @@ def train(
         auto_resume: Go on from the experiment's newest state, if there is one.
         debug: BasicSR's debug mode: short intervals, a name of its own.
         force_yml: Assignments such as ``train:total_iter=1000``.
-        root: Where ``experiments`` and ``tb_logger`` are made; default: the working directory.
+        root: Where ``experiments`` and ``tb_logger`` are made; default: the option ``path.root``, or the working directory.
 
     Raises:
         UserError: Options, files or devices are not as they must be, or memory is short.
@@ -52,7 +55,17 @@ def test(
     _run(False, options, launcher=launcher, debug=debug, force_yml=force_yml, root=root)
 
 
-def _run(is_train: bool, options: Any, *, root: str | os.PathLike | None, **arguments: Any) -> None:
+def _run(
+    is_train: bool,
+    options: Any,
+    *,
+    root: str | os.PathLike | None,
+    launcher: str,
+    auto_resume: bool = False,
+    debug: bool,
+    force_yml: Iterable[str],
+) -> None:
+    source = read_source(options, force_yml)  # before torch is imported: a file that is no YAML is refused at once
     register()
     import basicsr.test
     import basicsr.train
@@ -62,8 +75,15 @@ def _run(is_train: bool, options: Any, *, root: str | os.PathLike | None, **argu
     from basicsr_ext.trainer.seams import all_seams, installed
     from basicsr_ext.trainer.session import Session
 
-    root = Path(root or Path.cwd()).resolve()
-    session = Session(options, is_train=is_train, root=root, **arguments)
+    root = Path(root).resolve() if root else find_root(source.values)
+    report = check_options(
+        source, is_train=is_train, root=root, launcher=launcher, auto_resume=auto_resume, rehearse=True
+    )
+    report.raise_problems()
+    print_warnings(report)
+    session = Session(
+        resolved(report, root), is_train=is_train, root=root, launcher=launcher, auto_resume=auto_resume, debug=debug
+    )
     _forget_logger()
     pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
     try:

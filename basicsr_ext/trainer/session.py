@@ -216,7 +216,9 @@ class Session:
         """Gives BasicSR's loop its batches; ``opt`` is what BasicSR hands to its CUDA prefetcher."""
         device = torch.device('cuda') if opt is not None and not self.on_cpu else None
         total = int(self.opt['train']['total_iter'])
-        return Feeder(loader, self.keeper.iteration, total, self.keeper.end_iteration, device)
+        return Feeder(
+            loader, self.keeper.iteration, total, self.keeper.end_iteration, device, show_progress=self.opt['rank'] == 0
+        )
 
     def build_model(self, opt: dict[str, Any]) -> Any:
         """Builds the model, shows it its training set where it wants to see it (``bind``), and takes over its saving."""

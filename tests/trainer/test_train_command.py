@@ -295,7 +295,7 @@ def test_unknown_optimizer_and_arguments(root, capsys):
     options['train']['optim_g'] = {'type': 'Adan2', 'lr': 1e-3}
     assert 'Optimizer Adan2: expected a class of torch.optim or pytorch_optimizer' in fails(root, options, capsys)
     options['train']['optim_g'] = {'type': 'Adam', 'lr': 1e-3, 'beta': 1}
-    assert 'Optimizer Adam takes no beta' in fails(root, options, capsys)
+    assert 'train.optim_g.beta: unknown option of Adam; did you mean "betas"?' in fails(root, options, capsys)
 
 
 def test_an_option_file_that_is_missing(capsys):

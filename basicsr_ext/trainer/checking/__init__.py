@@ -1,0 +1,75 @@
+"""Checks options before a run makes anything: syntax and types, then names and keys, then files.
+
+The syntax is checked in reading (:mod:`~basicsr_ext.trainer.checking.source`), without torch and BasicSR.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from basicsr_ext.trainer.checking.report import Report
+    from basicsr_ext.trainer.checking.source import OptionSource
+
+
+def check_options(
+    source: OptionSource,
+    *,
+    is_train: bool,
+    root: Path,
+    launcher: str | None = 'none',
+    auto_resume: bool = False,
+    rehearse: bool = False,
+) -> Report:
+    """Checks options as far as that is quick; makes nothing, and builds nothing large.
+
+    Args:
+        source: The options.
+        is_train: Training or testing.
+        root: Folder in which the run makes its folders.
+        launcher: ``none``, ``pytorch`` or ``slurm``; ``None`` where the run will be started elsewhere, on other devices.
+        auto_resume: Whether the run goes on from the experiment's newest state, if there is one.
+        rehearse: Run every metric on an image of validation, where nothing else is wrong: one that lacks its weights shall
+            not fail after hours.
+
+    Returns:
+        All problems and warnings; raising is left to the caller.
+    """
+    from basicsr_ext.registration import register
+    from basicsr_ext.trainer.checking.report import Report
+    from basicsr_ext.trainer.checking.structure import check_structure
+
+    report = Report(source, is_train)
+    check_structure(report)
+    register()
+    from basicsr_ext.trainer.checking import impossible
+    from basicsr_ext.trainer.checking.contents import open_contents
+    from basicsr_ext.trainer.checking.datasets import check_datasets
+    from basicsr_ext.trainer.checking.files import check_files
+    from basicsr_ext.trainer.checking.metrics import check_metrics
+    from basicsr_ext.trainer.checking.models import check_model
+    from basicsr_ext.trainer.checking.rehearsal import rehearse_metrics
+    from basicsr_ext.trainer.checking.shapes import check_shapes
+
+    datasets = check_datasets(report)
+    networks = check_model(report)
+    metrics = check_metrics(report)
+
+    states = root / 'experiments' / str(report.get('name')) / 'training_states'
+    check_files(report, root, resumes=auto_resume and any(states.glob('*.state')))
+
+    opened = {name: open_contents(report, name, dataset) for name, dataset in datasets.items()}
+    contents = {name: found for name, found in opened.items() if found is not None}
+    if launcher is not None:
+        impossible.check_devices(report, launcher)
+    impossible.check_loaders(report)
+    impossible.check_validation(report, datasets, metrics)
+    check_shapes(report, networks, contents)
+    if is_train:
+        impossible.check_training(report, contents, impossible.world_size(launcher or 'none'))
+        if not auto_resume:
+            impossible.check_resuming(report, root)
+    if rehearse and not report.problems:
+        rehearse_metrics(report, {name: held.dataset for name, held in contents.items()})
+    return report

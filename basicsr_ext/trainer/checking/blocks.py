@@ -1,0 +1,105 @@
+"""Checks blocks that this package describes as typed structures."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
+from basicsr_ext.trainer.checking.networks import check_network
+from basicsr_ext.trainer.checking.problems import KeyPath, brief, found
+from basicsr_ext.trainer.checking.report import Report
+
+
+def check_annotated(report: Report, path: KeyPath, annotation: Any) -> None:
+    """Checks an option against an annotation: a structure, such a structure or ``None``, or a plain type.
+
+    Args:
+        report: Takes the problems.
+        path: Of the option.
+        annotation: A structure alone is checked even where the option is missing, as an empty block.
+    """
+    structure, optional = _structure_of(annotation)
+    parent = report.block(*path[:-1])
+    value = parent.get(path[-1])
+    if structure is not None:
+        if value is None and optional:
+            return
+        if value is not None and not isinstance(value, Mapping):
+            report.error(path, f'expected a block of options, found {found(value)}.')
+            return
+        check_block(report, path, structure, value or {})
+    elif path[-1] in parent:
+        try:
+            TypeAdapter(annotation).validate_python(value)
+        except ValidationError as error:
+            for problem in error.errors()[:1]:
+                report.error(path, f'{_lower(problem["msg"].removeprefix("Value error, "))}, found {found(value)}.')
+
+
+def check_block(
+    report: Report, path: KeyPath, structure: type[OptionBlock], block: Mapping[str, Any], added: Mapping[str, Any] = {}
+) -> None:
+    """Checks a block against its structure, and what the structure says of its members' roles.
+
+    Args:
+        report: Takes the problems.
+        path: Of the block.
+        structure: Its type.
+        block: The block.
+        added: Keys that the run adds to the block, taken from elsewhere in the file.
+    """
+    for keys, message in structure.problems_of({**block, **added}):
+        where = tuple(keys) if keys and keys[0] in added else (*path, *keys)
+        report.error(where, brief_end(message))
+    for keys, role in _roles(structure, block, ()):
+        value = report.get(*path, *keys)
+        if role is IS_PATH and isinstance(value, str):
+            report.paths[(*path, *keys)] = value
+        elif role is IS_NETWORK and report.is_sound(*path, *keys):
+            check_network(report, (*path, *keys))
+
+
+def brief_end(message: str) -> str:
+    """Cuts the value that a message ends with."""
+    start, separator, value = message.rpartition(', found ')
+    return f'{start}{separator}{brief(value.removesuffix("."))}.' if separator else message
+
+
+def _structure_of(annotation: Any) -> tuple[type[OptionBlock] | None, bool]:
+    members = (
+        typing.get_args(annotation)
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        else [annotation]
+    )
+    structures = [m for m in members if isinstance(m, type) and issubclass(m, OptionBlock)]
+    return (structures[0] if structures else None), type(None) in members
+
+
+def _roles(structure: type[OptionBlock], block: Any, path: KeyPath) -> list[tuple[KeyPath, object]]:
+    """Which of a block's options are paths and networks, also in blocks within it."""
+    roles: list[tuple[KeyPath, object]] = []
+    for name, information in structure.model_fields.items():
+        if not isinstance(block, Mapping) or block.get(name) is None:
+            continue
+        inner, _ = _structure_of(information.annotation)
+        if inner is not None:
+            roles += _roles(inner, block[name], (*path, name))
+        elif IS_PATH in information.metadata or _holds_path(information.annotation):
+            roles.append(((*path, name), IS_PATH))
+        elif IS_NETWORK in information.metadata:
+            roles.append(((*path, name), IS_NETWORK))
+    return roles
+
+
+def _holds_path(annotation: Any) -> bool:
+    return annotation is Path or any(_holds_path(member) for member in typing.get_args(annotation))
+
+
+def _lower(message: str) -> str:
+    return message[0].lower() + message[1:]

@@ -1,0 +1,184 @@
+"""What datasets hold: opened as a run opens them, where that takes no long look at the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.storage.headers import HeaderError, read_header
+from basicsr_ext.trainer.checking.networks import quiet
+from basicsr_ext.trainer.checking.problems import KeyPath, brief
+from basicsr_ext.trainer.checking.registries import origin
+from basicsr_ext.trainer.checking.report import Report
+from basicsr_ext.trainer.checking.structure import phase_of
+
+_MANY = 2000  # files; BasicSR compares every name with every other
+_HEADERS = 200
+# The others of BasicSR's read images as soon as they are made, or give no reason to look.
+_QUICK_STOCK = (
+    'PairedImageDataset',
+    'RealESRGANPairedDataset',
+    'SingleImageDataset',
+    'RealESRGANDataset',
+    'FFHQDataset',
+)
+_PAIRED = ('PairedImageDataset', 'RealESRGANPairedDataset')
+_INDEX_LINE = re.compile(r'(?P<name>.+\.\w+) \((?P<height>\d+),(?P<width>\d+)')
+
+
+class Image(NamedTuple):
+    """An image's name, and its height and width."""
+
+    name: str
+    size: tuple[int, int]
+
+
+@dataclass
+class Contents:
+    """What a dataset holds.
+
+    Attributes:
+        dataset: The dataset.
+        length: Number of its samples, before ``dataset_enlarge_ratio``.
+        is_paired: Whether it is one of BasicSR's that cut GT and LQ images alike.
+        smallest_gt: The GT image with the shortest side, among those looked at; ``None`` where none was.
+        mismatch: About the first pair whose sizes do not fit; ``None`` where all looked at do.
+        channels: Of the images that it gives; ``None`` where that is not known.
+        has_gt: Whether its samples have GT images.
+    """
+
+    dataset: Any
+    length: int
+    is_paired: bool = False
+    smallest_gt: Image | None = None
+    mismatch: str | None = None
+    channels: int | None = None
+    has_gt: bool = False
+
+
+def open_contents(report: Report, name: str, dataset: type) -> Contents | None:
+    """Opens a dataset where that is quick; notes a problem where it cannot be opened.
+
+    Args:
+        report: Takes the problem.
+        name: Of the dataset's block.
+        dataset: Its class.
+
+    Returns:
+        What it holds; ``None`` where it was not opened.
+    """
+    path = ('datasets', name)
+    ours = origin(dataset) == 'ours' and hasattr(dataset, 'options_type')
+    if not ours and not (origin(dataset) == 'stock' and dataset.__name__ in _QUICK_STOCK):
+        return None
+    if not report.is_sound(*path) or not report.is_sound('scale') or not _is_quick(report, path):
+        return None
+    opened = open_dataset(report, name, dataset)
+    if opened is None:
+        return None
+    try:
+        contents = Contents(
+            opened,
+            len(opened),
+            is_paired=dataset.__name__ in _PAIRED and not ours,
+            channels=_channels(opened, ours),
+            has_gt=report.get(*path, 'dataroot_gt') is not None,
+        )
+        if contents.length == 0:
+            report.error(path, 'expected images, found none.')
+            return None
+        if contents.is_paired and phase_of(name) == 'train':
+            _measure(contents, report, path)
+    except (OSError, ValueError) as error:
+        report.error(path, f'{dataset.__name__} cannot be read ({brief(error)}).')
+        return None
+    return contents
+
+
+def open_dataset(report: Report, name: str, dataset: type) -> Any:
+    """Makes a dataset as a run makes it; notes a problem where that fails."""
+    path = ('datasets', name)
+    options: dict[str, Any] = {**report.block(*path), 'phase': phase_of(name)}
+    if 'scale' in report.values:
+        options['scale'] = report.values['scale']
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            options[key] = dict(value)  # BasicSR's datasets write into io_backend
+        elif str(key).startswith('dataroot') and isinstance(value, str):
+            options[key] = os.path.expanduser(value)
+    try:
+        with quiet():
+            return dataset(options)
+    except UserError as error:
+        report.refused(path, error)
+    except Exception as error:  # whatever a stock dataset makes of files that do not fit
+        reason = brief(error) or type(error).__name__
+        report.error(path, f'{dataset.__name__} cannot be made from these files ({reason}).')
+    return None
+
+
+def _channels(dataset: Any, ours: bool) -> int | None:
+    if ours:
+        return getattr(getattr(dataset, 'lq_store', None), 'channels', None)
+    return 1 if dataset.opt.get('color') == 'y' else 3  # BasicSR reads all images as colour images
+
+
+def _is_quick(report: Report, path: KeyPath) -> bool:
+    folders = [
+        value for where, value in report.paths.items() if where[:2] == path and str(where[-1]).startswith('dataroot')
+    ]
+    return all(_has_few_files(os.path.expanduser(folder)) for folder in folders)
+
+
+def _has_few_files(folder: str) -> bool:
+    if os.path.isfile(os.path.join(folder, 'data.mdb')):
+        return True
+    entries = (name for _, _, names in os.walk(folder) for name in names)
+    return next(islice(entries, _MANY, None), None) is None
+
+
+def _measure(contents: Contents, report: Report, path: KeyPath) -> None:
+    scale = report.values.get('scale', 1)
+    for name, gt, lq in islice(_sizes(contents.dataset, report.get(*path, 'io_backend', 'type') == 'lmdb'), _HEADERS):
+        if contents.smallest_gt is None or (min(gt), name) < (
+            min(contents.smallest_gt.size),
+            contents.smallest_gt.name,
+        ):
+            contents.smallest_gt = Image(name, gt)
+        if gt != (lq[0] * scale, lq[1] * scale) and contents.mismatch is None:
+            contents.mismatch = (
+                f'expected LQ images {scale} times smaller than the GT images, but of {brief(name)} GT is '
+                f'{gt[0]}x{gt[1]} and LQ {lq[0]}x{lq[1]}.'
+            )
+
+
+def _sizes(dataset: Any, is_lmdb: bool) -> Iterator[tuple[str, tuple[int, int], tuple[int, int]]]:
+    """Name, GT size and LQ size of the pairs of one of BasicSR's paired datasets."""
+    if is_lmdb:
+        gt, lq = (_index(folder) for folder in (dataset.gt_folder, dataset.lq_folder))
+        yield from ((key, gt[key], lq[key]) for key in gt if key in lq)
+        return
+    for pair in dataset.paths:
+        sizes = [_size(pair[key]) for key in ('gt_path', 'lq_path')]
+        if sizes[0] is not None and sizes[1] is not None:
+            yield os.path.basename(pair['gt_path']), sizes[0], sizes[1]
+
+
+def _size(file: str) -> tuple[int, int] | None:
+    try:
+        with open(file, 'rb') as stream:
+            return read_header(stream)[:2]
+    except HeaderError:
+        return None
+
+
+def _index(folder: str) -> dict[str, tuple[int, int]]:
+    lines = Path(folder, 'meta_info.txt').read_text(encoding='utf-8').splitlines()
+    matches = filter(None, map(_INDEX_LINE.match, lines))
+    return {match['name'].split('.')[0]: (int(match['height']), int(match['width'])) for match in matches}

@@ -1,0 +1,174 @@
+"""Runs that cannot work although every option is right by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.trainer.checking.contents import Contents
+from basicsr_ext.trainer.checking.metrics import compares
+from basicsr_ext.trainer.checking.problems import KeyPath, brief, known_names
+from basicsr_ext.trainer.checking.registries import origin
+from basicsr_ext.trainer.checking.report import Report
+from basicsr_ext.trainer.checking.stock_datasets import WITHOUT_GT
+from basicsr_ext.trainer.checking.structure import network_keys, phase_of
+
+
+def world_size(launcher: str) -> int:
+    """Number of ranks, as the launcher tells it."""
+    variable = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS'}.get(launcher)
+    value = os.environ.get(variable, '1') if variable else '1'
+    return max(1, int(value)) if value.isdigit() else 1
+
+
+def check_devices(report: Report, launcher: str) -> None:
+    """Checks that the GPUs that are asked for are there."""
+    from basicsr_ext.trainer.ranks import resolve_num_gpu
+
+    num_gpu = report.get('num_gpu')
+    if report.is_sound('num_gpu') and num_gpu != 'auto':
+        try:
+            resolve_num_gpu(num_gpu, launcher)
+        except UserError as error:
+            report.error(('num_gpu',), str(error).removeprefix('num_gpu: '))
+
+
+def check_training(report: Report, contents: Mapping[str, Contents], ranks: int) -> None:
+    """Checks batch, crop and schedule against each other and against the data."""
+    _check_epoch(report, contents, ranks)
+    _check_schedule(report)
+    _check_degradation(report)
+
+
+def check_loaders(report: Report) -> None:
+    """Checks the options of loaders against each other."""
+    for name in report.block('datasets'):
+        path, block = ('datasets', name), report.block('datasets', name)
+        # BasicSR gives validation no workers, whatever the options say.
+        workers = block.get('num_worker_per_gpu') if phase_of(name) == 'train' else 0
+        if block.get('persistent_workers') is True and workers == 0:
+            report.error((*path, 'persistent_workers'), 'expected false, since this loader has no workers.')
+        if block.get('persistent_workers') is True and block.get('prefetch_mode') == 'cpu':
+            report.error(
+                (*path, 'prefetch_mode'), 'expected cuda or ~: with persistent workers, BasicSR hangs in mode cpu.'
+            )
+        on_gpu = report.get('num_gpu') != 0 and phase_of(name) == 'train'
+        if block.get('prefetch_mode') == 'cuda' and block.get('pin_memory') is not True and on_gpu:
+            report.error((*path, 'pin_memory'), 'expected true, since prefetch_mode is cuda.')
+
+
+def check_validation(report: Report, datasets: Mapping[str, type], metrics: Mapping[str, Any]) -> None:
+    """Checks that there are GT images where metrics need them, and that ``keep_best`` names a metric."""
+    comparing = [name for name, function in metrics.items() if compares(function)]
+    for name, dataset in datasets.items():
+        if phase_of(name) == 'train' or not comparing:
+            continue
+        if dataset.__name__ in WITHOUT_GT and origin(dataset) == 'stock':
+            reason = f'{dataset.__name__} gives none'
+        elif hasattr(dataset, 'options_type') and report.get('datasets', name, 'dataroot_gt') is None:
+            reason = 'dataroot_gt is not set'
+        else:
+            continue
+        message = f'expected GT images, which {", ".join(comparing)} in val.metrics compare with, but {reason}.'
+        report.error(('datasets', name), message)
+    best = report.get('logger', 'keep_best')
+    known = report.block('val', 'metrics')
+    if isinstance(best, str) and best not in known:
+        report.error(
+            ('logger', 'keep_best'),
+            f'expected the name of one of val.metrics, found {brief(best)}; {known_names(best, known)}',
+        )
+
+
+def check_resuming(report: Report, root: Path) -> None:
+    """Checks that the state to go on from is one of this experiment."""
+    value = report.get('path', 'resume_state')
+    name = report.get('name')
+    if not isinstance(value, str) or not isinstance(name, str) or not report.is_sound('path', 'resume_state'):
+        return
+    state = Path(value).expanduser().resolve()
+    folder = root / 'experiments' / name
+    if state.parent != folder / 'training_states' or not state.stem.isdigit():
+        expected = folder / 'training_states' / f'{state.stem if state.stem.isdigit() else "<iteration>"}.state'
+        report.error(
+            ('path', 'resume_state'),
+            f'expected a training state of this experiment, such as {expected}, found {state}. To start another run from its '
+            'weights, set path.pretrain_network_g to its network file.',
+        )
+        return
+    ignored = report.get('path', 'ignore_resume_networks') or ()
+    for key in network_keys(report):
+        file = folder / 'models' / f'{key.replace("network_", "net_")}_{state.stem}.pth'
+        if key not in ignored and not file.is_file():
+            report.error(
+                ('path', 'resume_state'), f'expected the network that belongs to {state.name}, found nothing at {file}.'
+            )
+
+
+# ---- the data ------------------------------------------------------------------------------------------------------------
+
+
+def _check_epoch(report: Report, contents: Mapping[str, Contents], ranks: int) -> None:
+    path: KeyPath = ('datasets', 'train')
+    train = contents.get('train')
+    if train is None or not report.is_sound(*path):
+        return
+    batch, ratio = report.get(*path, 'batch_size_per_gpu'), report.get(*path, 'dataset_enlarge_ratio') or 1
+    samples = int(train.length * ratio)
+    if samples < batch * ranks:
+        report.error(
+            (*path, 'batch_size_per_gpu'),
+            f'{batch} samples on each of {ranks} ranks are more than an epoch of {train.length} x {ratio}. '
+            'Lower it, or raise dataset_enlarge_ratio.',
+        )
+    if samples > 2**31:
+        report.error(
+            (*path, 'dataset_enlarge_ratio'), f'expected an epoch of at most {2**31:,} samples, found {samples:,}.'
+        )
+    size, scale = report.get(*path, 'gt_size'), report.get('scale')
+    if train.smallest_gt is not None and isinstance(size, int) and min(train.smallest_gt.size) < size:
+        height, width = train.smallest_gt.size
+        report.error(
+            (*path, 'gt_size'),
+            f'{size} is more than the smallest GT image has: {brief(train.smallest_gt.name)} is {height}x{width}.',
+        )
+    if train.is_paired and isinstance(size, int) and isinstance(scale, int) and size % scale:
+        report.error((*path, 'gt_size'), f'expected a multiple of scale ({scale}), found {size}.')
+    if train.mismatch is not None:
+        report.error((*path, 'dataroot_lq'), train.mismatch)
+
+
+def _check_schedule(report: Report) -> None:
+    total = report.get('train', 'total_iter')
+    for key, block in report.block('train').items():
+        if not str(key).startswith('scheduler') or not isinstance(block, Mapping) or not report.is_sound('train'):
+            continue
+        periods = block.get('periods')
+        if block.get('type') == 'CosineAnnealingRestartLR' and sum(periods) < total - 1:
+            report.error(
+                ('train', key, 'periods'),
+                f'expected periods that cover the {int(total):,} iterations of train.total_iter, found {sum(periods):,}.',
+            )
+
+
+def _check_degradation(report: Report) -> None:
+    """Checks Real-ESRGAN's pool of training pairs and its kernels."""
+    batch, pool = report.get('datasets', 'train', 'batch_size_per_gpu'), report.get('queue_size') or 180
+    if str(report.get('model_type')).startswith('RealESR') and report.get('high_order_degradation') is not False:
+        if isinstance(batch, int) and isinstance(pool, int) and pool % batch:
+            report.error(('queue_size',), f'expected a multiple of batch_size_per_gpu ({batch}), found {pool}.')
+        dataset = report.get('datasets', 'train', 'type')
+        if isinstance(dataset, str) and dataset.startswith('Paired'):
+            report.error(
+                ('datasets', 'train', 'type'),
+                f'expected RealESRGANDataset, which gives the kernels of high_order_degradation, found {dataset}.',
+            )
+    for ending in ('', '2'):
+        kernels, shares = (report.get('datasets', 'train', f'{key}{ending}') for key in ('kernel_list', 'kernel_prob'))
+        if isinstance(kernels, list) and isinstance(shares, list) and (len(kernels) != len(shares) or not any(shares)):
+            report.error(
+                ('datasets', 'train', f'kernel_prob{ending}'), 'expected a share for each of the kernels, not all 0.'
+            )

@@ -1,0 +1,75 @@
+"""Checks the options of losses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torchvision
+from basicsr.archs.vgg_arch import NAMES, VGG_PRETRAIN_PATH, insert_bn
+from basicsr.utils.registry import LOSS_REGISTRY
+
+from basicsr_ext.trainer.checking.kinds import NUMBER
+from basicsr_ext.trainer.checking.networks import quiet
+from basicsr_ext.trainer.checking.problems import KeyPath, brief, found, known_names
+from basicsr_ext.trainer.checking.registries import find_registered, origin
+from basicsr_ext.trainer.checking.report import Report
+from basicsr_ext.trainer.checking.signatures import check_arguments
+
+# 1.4.2 knows l2 too, and fails with it: torch has no L2loss.
+_PERCEPTUAL_CRITERIA = ('l1', 'fro')
+_VGG_LAYERS = {**NAMES, **{f'{vgg}_bn': insert_bn(layers) for vgg, layers in NAMES.items()}}
+
+
+def check_loss(report: Report, path: KeyPath) -> None:
+    """Checks a loss option: its type, its arguments, and that they make a loss where building one is cheap."""
+    loss = find_registered(report, (*path, 'type'), LOSS_REGISTRY, 'loss')
+    if loss is None:
+        return
+    check_arguments(report, path, loss, lenient=origin(loss) == 'other')
+    if not report.is_sound(*path):
+        return
+    if loss.__name__ == 'PerceptualLoss' and origin(loss) == 'stock':
+        _check_perceptual(report, path)
+    elif origin(loss) == 'stock' or (origin(loss) == 'ours' and not getattr(loss, 'needs_weights', False)):
+        _try_to_build(report, path, loss)
+
+
+def _try_to_build(report: Report, path: KeyPath, loss: Any) -> None:
+    arguments = {key: value for key, value in report.block(*path).items() if key != 'type'}
+    try:
+        with quiet():
+            loss(**arguments)
+    except Exception as error:  # whatever the constructor makes of a wrong argument
+        report.error(path, f'{loss.__name__} cannot be built with these options ({brief(error)}).')
+
+
+def _check_perceptual(report: Report, path: KeyPath) -> None:
+    """Building it reads, or downloads, the weights of a VGG."""
+    block = report.block(*path)
+    vgg = block.get('vgg_type', 'vgg19')
+    known = _VGG_LAYERS.get(vgg)
+    if known is None:
+        report.error((*path, 'vgg_type'), f'unknown VGG {found(vgg)}; {known_names(vgg, _VGG_LAYERS)}')
+    elif not _has_weights(vgg):
+        report.warn((*path, 'vgg_type'), f'the weights of {vgg} are not on this machine; the run will download them.')
+    criterion = block.get('criterion', 'l1')
+    if criterion not in _PERCEPTUAL_CRITERIA:
+        expected = ' or '.join(_PERCEPTUAL_CRITERIA)
+        report.error((*path, 'criterion'), f'expected {expected}, found {found(criterion)}.')
+    layers = block.get('layer_weights')
+    if not isinstance(layers, Mapping) or not layers:
+        report.error((*path, 'layer_weights'), f'expected weights by layer, such as conv5_4: 1, found {found(layers)}.')
+        return
+    for layer, weight in layers.items():
+        report.check_value((*path, 'layer_weights', layer), weight, NUMBER)
+        if known is not None and layer not in known:
+            report.error((*path, 'layer_weights', layer), f'{vgg} has no such layer; {known_names(layer, known)}')
+
+
+def _has_weights(vgg: str) -> bool:
+    """Whether BasicSR's extractor finds the weights of a VGG, in its own place or torch's."""
+    name = os.path.basename(torchvision.models.get_model_weights(vgg).DEFAULT.url)
+    return os.path.isfile(VGG_PRETRAIN_PATH) or os.path.isfile(os.path.join(torch.hub.get_dir(), 'checkpoints', name))

@@ -1,0 +1,129 @@
+"""Checks what a model reads: its networks, and its keys of the whole file, of ``train`` and of ``val``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import nn
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.trainer.checking import stock_frame
+from basicsr_ext.trainer.checking.blocks import check_annotated
+from basicsr_ext.trainer.checking.kinds import BLOCK
+from basicsr_ext.trainer.checking.losses import check_loss
+from basicsr_ext.trainer.checking.networks import check_network
+from basicsr_ext.trainer.checking.optimizers import check_optimizer, check_scheduler
+from basicsr_ext.trainer.checking.registries import find_registered, origin
+from basicsr_ext.trainer.checking.report import Report
+from basicsr_ext.trainer.checking.stock_models import DEGRADATION, MODELS, ModelKeys
+from basicsr_ext.trainer.checking.structure import network_keys
+
+
+def find_model(report: Report) -> type | None:
+    """Returns the model's class; notes a problem where there is none of that name."""
+    return find_registered(report, ('model_type',), MODEL_REGISTRY, 'model')
+
+
+def keys_of(model: type) -> ModelKeys:
+    """What a model reads, found along its ancestors: a table for BasicSR's, class attributes for this package's."""
+    for cls in model.__mro__:
+        if origin(cls) == 'stock' and cls.__name__ in MODELS:
+            return MODELS[cls.__name__]
+        if origin(cls) == 'ours':
+            return ModelKeys(
+                networks=cls.network_names,
+                losses=cls.loss_keys,
+                any_loss=cls.loss_keys,
+                players=cls.player_names,
+                schedulers=cls.player_names,
+            )
+    return ModelKeys()
+
+
+def train_blocks(model: type) -> dict[str, Any]:
+    """Further keys of ``train`` that classes of this package declare: key -> annotation."""
+    found: dict[str, Any] = {}
+    for cls in reversed(model.__mro__):
+        found.update(vars(cls).get('train_blocks', {}))
+    return found
+
+
+def check_model(report: Report) -> dict[str, nn.Module]:
+    """Checks the model's name and everything that depends on it.
+
+    Returns:
+        Key of a network's block -> network, for those that were built; they have no memory for their weights.
+    """
+    model = find_model(report)
+    built = {key: check_network(report, (key,)) for key in network_keys(report)}
+    networks = {key: network for key, network in built.items() if network is not None}
+    if model is None:
+        return networks
+    keys, name, lenient = keys_of(model), model.__name__, origin(model) == 'other'
+    _check_top(report, keys, name, lenient)
+    if report.is_train and isinstance(report.get('train'), dict):
+        _check_train(report, keys, train_blocks(model), name, lenient)
+    if isinstance(report.get('val'), dict):
+        report.check_values(('val',), keys.val)
+        report.check_needed(('val',), keys.val, by=name)
+        report.check_unknown(('val',), {**stock_frame.VAL, **keys.val}, name, lenient)
+    blocks = [('train',), ('datasets',), ('model_type',)]
+    if report.is_train and hasattr(model, 'check_together') and all(report.is_sound(*path) for path in blocks):
+        try:
+            model.check_together(report.values)
+        except UserError as error:
+            report.refused((), error)
+    return networks
+
+
+def _check_top(report: Report, keys: ModelKeys, name: str, lenient: bool) -> None:
+    report.check_values((), keys.top)
+    if report.is_train:
+        degrades = report.get('high_order_degradation') is not False
+        needed = {key: known for key, known in keys.top.items() if degrades or key not in DEGRADATION}
+        report.check_needed((), needed, by=name)
+    for letter in keys.networks if report.is_train else keys.networks[:1]:
+        if report.get(f'network_{letter}') is None:
+            report.missing((f'network_{letter}',), BLOCK, name)
+    unread = [key for key in keys.unread if '.' not in key]
+    networks = [f'network_{letter}' for letter in keys.networks]
+    nulls = [key for key, value in report.values.items() if value is None and str(key).startswith('network_')]
+    known = [*stock_frame.TOP, *keys.top, *networks]
+    _warn_of_unread(report, [*stock_frame.TOP_UNREAD, *unread], name)
+    report.check_unknown((), [*known, *stock_frame.TOP_UNREAD, *unread, *nulls], name, lenient, suggestions=known)
+
+
+def _check_train(report: Report, keys: ModelKeys, blocks: dict[str, Any], name: str, lenient: bool) -> None:
+    train = report.block('train')
+    report.check_values(('train',), keys.train)
+    report.check_needed(('train',), keys.train, by=name)
+    for key, annotation in blocks.items():
+        check_annotated(report, ('train', key), annotation)
+    for key in keys.losses:
+        if train.get(key):
+            check_loss(report, ('train', key))
+        elif key in keys.needed_losses:
+            report.missing(('train', key), BLOCK, name)
+    if keys.any_loss and not any(train.get(key) for key in keys.any_loss):
+        message = f'{name} needs a loss: expected {" or ".join(keys.any_loss)}, found neither.'
+        report.error(('train', keys.any_loss[0]), message)
+    for player in keys.players:
+        check_optimizer(report, ('train', f'optim_{player}'), name)
+    schedulers = [f'scheduler_{player}' for player in keys.schedulers if train.get(f'scheduler_{player}')]
+    if len(schedulers) < len(keys.players):
+        schedulers.append('scheduler')
+    for key in schedulers:
+        check_scheduler(report, ('train', key), name)
+
+    unread = [key.removeprefix('train.') for key in keys.unread if key.startswith('train.')]
+    known = [*stock_frame.TRAIN, *keys.train, *blocks, *keys.losses, *(f'optim_{player}' for player in keys.players)]
+    known += [f'scheduler_{player}' for player in keys.schedulers]
+    _warn_of_unread(report, unread, name, 'train')
+    report.check_unknown(('train',), [*known, *unread], name, lenient, suggestions=known)
+
+
+def _warn_of_unread(report: Report, keys: list[str], name: str, *path: str) -> None:
+    for key in keys:
+        if key in report.block(*path) if path else key in report.values:
+            report.warn((*path, key), f'{name} does not read this option.')

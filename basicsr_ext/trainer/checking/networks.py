@@ -1,0 +1,154 @@
+"""Checks network options; the network itself is built without memory for its weights."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.trainer.checking.kinds import integer
+from basicsr_ext.trainer.checking.problems import KeyPath, brief, found
+from basicsr_ext.trainer.checking.registries import find_registered, origin
+from basicsr_ext.trainer.checking.report import Report
+from basicsr_ext.trainer.checking.signatures import arguments_of, check_arguments
+
+_MAX_TENSORS = 20_000
+# Arguments of BasicSR's networks that say how often a block is repeated.
+_DEPTHS = ('num_block', 'num_blocks', 'num_group', 'num_conv', 'num_extract_block', 'num_reconstruct_block', 'depths')
+_DEPTH = integer(0, 1000)
+_INITIALISERS = {function for name, function in vars(nn.init).items() if callable(function) and name.endswith('_')}
+
+
+class TooLarge(UserError):
+    """A network of more tensors than any has."""
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Lets layers allocate their weights on the device "meta", and leaves these uninitialised.
+
+    ``torch.device('meta')`` would do the same to every tensor, and so break constructors that compute with some.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors = 0
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if function is torch.empty:
+            self.tensors += 1
+            if self.tensors > _MAX_TENSORS:
+                raise TooLarge(f'expected a network of at most {_MAX_TENSORS:,} tensors, found more.')
+            kwargs['device'] = 'meta'
+        elif function in _INITIALISERS:
+            tensor = args[0] if args else kwargs.get('tensor')
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+                return tensor
+        return function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Swallows what constructors print and warn of, and puts torch's generator back as it was."""
+    state = torch.get_rng_state()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def build_without_memory(network: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+    """Builds a network whose weights take no memory, to see that it can be built.
+
+    Arguments that name files of weights are left out where they may be.
+    """
+    known = arguments_of(network)
+    arguments = {
+        key: value
+        for key, value in arguments.items()
+        if key in known.required or not key.endswith(('_path', 'load_path'))
+    }
+    collecting = gc.isenabled()
+    gc.disable()  # thousands of small objects, none of them garbage
+    try:
+        with quiet(), _WithoutMemory():
+            return network(**arguments)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def check_network(report: Report, path: KeyPath) -> nn.Module | None:
+    """Checks a network option: its type, its arguments, and that they make a network.
+
+    Returns:
+        The network, without memory for its weights and less deep where it repeats itself; ``None`` where something is
+        wrong, or where it was not built.
+    """
+    network = find_registered(report, (*path, 'type'), ARCH_REGISTRY, 'network')
+    if network is None:
+        return None
+    check_arguments(report, path, network, lenient=origin(network) == 'other')
+    if not report.is_sound(*path) or origin(network) == 'other' or _loads_files(network):
+        return None
+    arguments = {key: value for key, value in report.block(*path).items() if key != 'type'}
+    if origin(network) == 'stock':
+        arguments = _less_deep(report, path, arguments)
+    return _try_to_build(report, path, network, arguments) if report.is_sound(*path) else None
+
+
+def _less_deep(report: Report, path: KeyPath, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Lowers the numbers of alike blocks: what can be wrong with hundreds of them is wrong with two."""
+    lowered = dict(arguments)
+    for key in set(_DEPTHS) & set(arguments):
+        depths = arguments[key] if isinstance(arguments[key], (list, tuple)) else [arguments[key]]
+        if all(_DEPTH.accepts(depth) for depth in depths):
+            lowered[key] = [min(depth, 2) for depth in depths] if depths is arguments[key] else min(depths[0], 2)
+        else:
+            report.error((*path, key), f'expected {_DEPTH.expected}, found {found(arguments[key])}.')
+    return lowered
+
+
+def _loads_files(network: Callable) -> bool:
+    """Whether it cannot be built without the files that it reads, or downloads."""
+    return network.__name__ == 'VGGFeatureExtractor' or any(
+        name.endswith('_path') for name in arguments_of(network).required
+    )
+
+
+def _try_to_build(report: Report, path: KeyPath, network: Callable, arguments: Mapping[str, Any]) -> nn.Module | None:
+    try:
+        model = build_without_memory(network, arguments)
+    except Exception as error:  # whatever the constructor makes of a wrong argument
+        if isinstance(error, RuntimeError) and 'meta' in str(error):
+            return None  # computes with its own weights: it cannot be tried without memory
+        reason = brief(str(error).strip().partition('\n')[0]) or 'no reason given'
+        report.error(path, f'{network.__name__} cannot be built with these options ({type(error).__name__}: {reason}).')
+        return None
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+    if size > _memory():
+        report.error(
+            path, f'expected weights that fit into memory ({_memory() / 1e9:,.0f} GB), found {size / 1e9:,.0f} GB.'
+        )
+        return None
+    return model
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory."""
+    try:
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    except (AttributeError, ValueError, OSError):
+        return 1 << 40

@@ -1,0 +1,105 @@
+"""What is wrong with options, and where it stands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from basicsr_ext.errors import UserError
+
+KeyPath = tuple[Any, ...]
+_SHOWN = 80
+
+
+class Place(NamedTuple):
+    """Where an option was written: an option file and a line of it, or an assignment of ``--force_yml``."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f'{self.source}, line {self.line}'
+
+
+class Problem(NamedTuple):
+    """One thing to mend.
+
+    Attributes:
+        path: Keys that lead to the option, such as ``('train', 'optim_g', 'lr')``; empty for a whole file.
+        message: What was expected, what was found, and the closest known name where that helps.
+        place: Where the option, or the block that lacks it, was written; ``None`` for options that come from no file.
+    """
+
+    path: KeyPath
+    message: str
+    place: Place | None = None
+
+    def __str__(self) -> str:
+        return ': '.join(str(part) for part in (self.place, dotted(self.path), self.message) if part)
+
+
+def dotted(path: KeyPath) -> str:
+    """Writes a key path as ``train.optim_g.lr``; elements of lists as ``[2]``."""
+    text = ''
+    for key in path:
+        text += f'[{key}]' if isinstance(key, int) and text else f'{"." if text else ""}{brief(key)}'
+    return text
+
+
+def brief(text: Any, length: int = _SHOWN) -> str:
+    """Cuts what a message quotes to a readable length, on one line."""
+    line = str(text)
+    line = line if line.isprintable() else repr(line)[1:-1]
+    return line if len(line) <= length else f'{line[: length - 3]}...'
+
+
+def shown_path(path: Any) -> str:
+    """Writes the path of a file, which is of little use when cut."""
+    return brief(path, 300)
+
+
+def found(value: Any) -> str:
+    """Describes a value that was not what was expected."""
+    try:
+        return brief('nothing' if value is None else repr(value))
+    except ValueError:  # Python writes no integer of thousands of digits
+        return 'a number of thousands of digits'
+
+
+def known_names(name: Any, known: Iterable[Any], what: str = 'known') -> str:
+    """Says which name was probably meant; where none is close, all of them.
+
+    Args:
+        name: What was written.
+        known: What could have been written.
+        what: Introduces the list.
+    """
+    names = sorted({str(key) for key in known}, key=str.lower)
+    text = str(name).lower()[:_SHOWN]
+    lower = {key.lower(): key for key in names}
+    close = difflib.get_close_matches(text, lower, n=5)
+    if not close and len(text) > 1:
+        close = sorted((key for key in lower if text in key), key=len)[:1]
+    if close:
+        swapped = [key for key in close if sorted(key) == sorted(text)]  # two letters the wrong way round
+        return f'did you mean "{lower[(swapped or close)[0]]}"?'
+    return f'{what}: {", ".join(names)}.' if names else f'{what}: none.'
+
+
+def _by_place(problem: Problem) -> tuple[str, int]:
+    return (problem.place.source, problem.place.line or 0) if problem.place else ('', 0)
+
+
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Ends a run, if there are problems, with all of them, in the order of the file.
+
+    Raises:
+        UserError: There is at least one.
+    """
+    ordered = sorted(problems, key=_by_place)
+    lines = list(dict.fromkeys(str(problem) for problem in ordered))
+    if len(lines) == 1:
+        raise UserError(lines[0])
+    if lines:
+        raise UserError('\n  '.join([f'{len(lines)} problems in the options:', *lines]))

@@ -1,0 +1,310 @@
+"""Wrong names, keys, values and files: one problem for each, all of them at once, before anything is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from option_checks import changed, problems, report_on
+from run_helpers import eco_options, gan_options, sr_options, write_centroids, write_options, write_pairs
+
+import basicsr_ext
+
+basicsr_ext.register()
+
+from basicsr_ext.cli import main
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory, photos) -> Path:
+    """A folder with tiny images and their centroids; read only."""
+    root = tmp_path_factory.mktemp('images')
+    write_pairs(root, photos)
+    write_centroids(root)
+    return root
+
+
+def test_valid_options_have_no_problems(images):
+    for options in (sr_options(images), gan_options(images), eco_options(images)):
+        report = report_on(options, images)
+        assert (report.problems, report.warnings) == ([], [])
+
+
+# ---- one problem for each mistake ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('path', 'value', 'expected'),
+    [
+        # the whole file
+        ('nane', 'x', 'unknown option of SRModel; did you mean "name"?'),
+        ('name', 'a/b', "expected a name that can be a folder (no slashes, at most 150 characters), found 'a/b'."),
+        ('name', ..., 'this option is required, and is missing'),
+        ('model_type', 'SRModle', "expected the name of a registered model, found 'SRModle'; did you mean \"SRModel\"?"),
+        ('scale', 2.5, 'expected a whole number from 1 to 64, found 2.5.'),
+        ('manual_seed', -1, 'expected a whole number from 0 to 4,000,000,000 (or ~), found -1.'),
+        ('num_gpu', 'two', 'expected auto, or a number of GPUs from 0 (the CPU) on'),
+        ('network_d', {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3}, 'unknown option of SRModel'),
+        ('dist_params', {'prot': 1}, 'dist_params.prot: unknown option of this block; did you mean "port"?'),
+        # datasets
+        ('datasets.train', ..., 'training needs this block, and there is none.'),
+        ('datasets', [1], 'expected a block of options, found [1].'),
+        ('datasets.train.type', 'PairedImagesDataset', 'did you mean "PairedImageDataset"?'),
+        ('datasets.train.gt_sise', 16, 'unknown option of PairedImageDataset; did you mean "gt_size"?'),
+        ('datasets.train.gt_size', '16', "expected a whole number from 1 to 65,536, found '16'."),
+        ('datasets.train.use_hflip', ..., 'this option is required by PairedImageDataset'),
+        ('datasets.train.batch_size_per_gpu', 2.0, 'expected a whole number from 1 to 1,000,000'),
+        ('datasets.train.num_worker_per_gpu', 10**6, 'expected a whole number from 0 to 256'),
+        ('datasets.train.io_backend.type', 'disc', 'expected the name of a backend'),
+        ('datasets.train.io_backend.path', 'x', 'unknown option of the backend disk'),
+        ('datasets.train.prefetch_mode', 'gpu', "expected one of cpu, cuda (or ~), found 'gpu'."),
+        ('datasets.val.filename_tmpl', 'x2', 'expected a text with {} once'),
+        # networks
+        ('network_g.type', 'EDRS', 'expected the name of a registered network, found \'EDRS\'; did you mean "EDSR"?'),
+        ('network_g.type', ..., 'this option is required, and is missing'),
+        ('network_g.type', ['EDSR'], "expected the name of a class or function, found ['EDSR']."),
+        ('network_g.num_blocks', 2, 'unknown option of EDSR; did you mean "num_block"?'),
+        ('network_g.num_in_ch', ..., 'this option is required by EDSR, and is missing'),
+        ('network_g.num_feat', 'many', "expected a number, found 'many'."),
+        ('network_g.num_feat', -4, 'EDSR cannot be built with these options (RuntimeError: '),
+        ('network_g.num_block', 10**9, 'expected a whole number from 0 to 1,000, found 1000000000.'),
+        ('network_g.rgb_mean', [0.5, 'x'], "expected a list, each a number, found [0.5, 'x']."),
+        ('network_g.num_feat', 10**6, 'expected weights that fit into memory'),
+        ('network_g.num_out_ch', 5, 'EDSR does not take images of 3x8x8 ('),
+        ('network_g.num_in_ch', 4, 'EDSR does not take images of 3x8x8 (a convolution expects 4 channels, and gets 3).'),
+        ('network_g.upscale', 4, 'EDSR makes images of 3x32x32 out of LQ images of 3x8x8 as datasets.train has'),
+        # losses
+        ('train.pixel_opt.type', 'L1', 'expected the name of a registered loss, found \'L1\'; did you mean "L1Loss"?'),
+        ('train.pixel_opt.los_weight', 1, 'unknown option of L1Loss; did you mean "loss_weight"?'),
+        ('train.pixel_opt.loss_weight', '1e-2', "expected a number, found '1e-2'."),
+        ('train.pixel_opt.reduction', 'median', 'L1Loss cannot be built with these options (Unsupported reduction mode'),
+        ('train.pixel_opt', None, 'SRModel needs a loss: expected pixel_opt or perceptual_opt, found neither.'),
+        ('train.pixel_op', {'type': 'L1Loss'}, 'unknown option of SRModel; did you mean "pixel_opt"?'),
+        ('train.perceptual_opt', {'type': 'PerceptualLoss', 'layer_weights': {'conv5_5': 1}},
+         'train.perceptual_opt.layer_weights.conv5_5: vgg19 has no such layer; did you mean "conv5_4"?'),
+        ('train.perceptual_opt', {'type': 'PerceptualLoss', 'layer_weights': {'conv5_4': 1}, 'criterion': 'l2'},
+         "train.perceptual_opt.criterion: expected l1 or fro, found 'l2'."),
+        ('train.perceptual_opt', {'type': 'PerceptualLoss', 'layer_weights': {'conv5_4': 1}, 'vgg_type': 'vgg29'},
+         'train.perceptual_opt.vgg_type: unknown VGG \'vgg29\'; did you mean "vgg19"?'),
+        # optimizers and schedulers
+        ('train.optim_g.type', 'Adamm', 'Optimizer Adamm: expected a class of torch.optim or pytorch_optimizer'),
+        ('train.optim_g.beta', [0.9, 0.99], 'unknown option of Adam; did you mean "betas"?'),
+        ('train.optim_g.betas', 0.9, 'expected a list, each a number, found 0.9.'),
+        ('train.optim_g.betas', [0.9, 1.5], 'Optimizer Adam: Invalid beta parameter at index 1: 1.5'),
+        ('train.optim_g.lr', -1e-4, 'expected a number from 0 on, found -0.0001.'),
+        ('train.optim_g.lr', ..., 'this option is required by Adam, and is missing'),
+        ('train.optim_g', ..., 'this option is required by SRModel, and is missing'),
+        ('train.scheduler.type', 'MultistepLR', 'Scheduler MultistepLR'),
+        ('train.scheduler.milestone', [1], 'unknown option of MultiStepRestartLR; did you mean "milestones"?'),
+        ('train.scheduler.milestones', ['x'], "expected a list, each a whole number from 0 on, found ['x']."),
+        ('train.scheduler.restarts', [1, 2], 'Scheduler MultiStepLR: restarts and their weights do not match'),
+        ('train.scheduler', ..., 'this option is required by SRModel, and is missing'),
+        # train, val, logger, path
+        ('train.total_iter', 0, 'expected a whole number from 1 on, found 0.'),
+        ('train.total_iter', 2.5, 'expected a whole number from 1 on, found 2.5.'),
+        ('train.ema_decai', 0.9, 'unknown option of SRModel; did you mean "ema_decay"?'),
+        ('train.ema_decay', 1.5, 'expected a number from 0 to 1, found 1.5.'),
+        ('val.val_freq', ..., 'this option is required, and is missing'),
+        ('val.save_img', 'no', "expected true or false, found 'no'."),
+        ('val.metrics.psnr.type', 'psnr', 'expected the name of a registered metric'),
+        ('val.metrics.psnr.crop_boarder', 1, 'unknown option of calculate_psnr; did you mean "crop_border"?'),
+        ('val.metrics.psnr.crop_border', ..., 'this option is required by calculate_psnr, and is missing'),
+        ('val.metrics.psnr.crop_border', -1, 'expected a whole number from 0 to 10,000, found -1.'),
+        ('val.metrics.psnr.better', 'bigger', "expected one of higher, lower, found 'bigger'."),
+        ('val.metrics.psnr.type', 'calculate_psnr_pt', 'takes tensors, and validation gives arrays: use calculate_psnr.'),
+        ('logger.print_freq', 0, 'expected a whole number from 1 on, found 0.'),
+        ('logger.wandb', {'project': 'x'}, 'logger.use_tb_logger: expected true'),
+        ('logger.keep_best', 'ssim', "expected the name of one of val.metrics, found ssim; known: psnr."),
+        ('path.pretrain_network', 'x', 'unknown option of this block; did you mean "pretrain_network_g"?'),
+        ('path.strict_load_g', 1, 'expected true or false, found 1.'),
+        # files
+        ('path.pretrain_network_g', 'lost.pth', 'expected a file of weights, found nothing at lost.pth, seen from'),
+        ('path.pretrain_network_g', '/', 'expected a file of weights, found the folder /.'),
+        ('datasets.train.dataroot_gt', '/lost', 'expected a folder of images or an LMDB, found nothing at /lost.'),
+        ('datasets.train.meta_info_file', '/lost.txt', 'expected a file, found nothing at /lost.txt.'),
+    ],
+)  # fmt: skip
+def test_one_problem_for_a_mistake(images, path, value, expected):
+    found = problems(changed(sr_options(images), path, value), images)
+    assert len(found) == 1 and expected in found[0], found
+    assert found[0].startswith(path.rpartition('.')[0] or path)
+
+
+@pytest.mark.parametrize(
+    ('path', 'value', 'expected'),
+    [
+        ('train.eco.objectiv', 'eco', 'unknown option; did you mean "objective"?'),
+        (
+            'train.eco.schedule',
+            {'type': 'linear', 'ende': 3},
+            'train.eco.schedule.ende: unknown option; did you mean "end"?',
+        ),
+        ('train.eco.noise_sigma', -1, 'input should be greater than or equal to 0, found -1.'),
+        ('train.eco', 3, 'expected a block of options, found 3.'),
+        (
+            'train.eco.teacher',
+            {'network': {'type': 'EDSR'}},
+            'train.eco.teacher.weights: this option is required, and is missing.',
+        ),
+        ('train.grad_clip', {'value': 1, 'norm': 2}, 'expected exactly one of "value" and "norm"'),
+        ('train.guard', {'factr': 5}, 'train.guard.factr: unknown option; did you mean "factor"?'),
+        ('train.precision', 'fp8', "input should be 'fp32', 'tf32', 'bf16' or 'fp16', found 'fp8'."),
+        ('train.ema_decay', 2, 'input should be less than or equal to 1, found 2.'),
+        ('train.gan_opt', {'type': 'GANLoss'}, 'unknown option of ECOModel'),
+        ('datasets.train.outptu', 'uint8', 'unknown option; did you mean "output"?'),
+        ('datasets.train.gt_size', 15, 'expected a multiple of scale (2), found 15.'),
+        (
+            'datasets.train.dataroot_centroid',
+            ...,
+            'datasets.train.dataroot_centroid: this option is required, and is missing.',
+        ),
+        (
+            'datasets.train.dataroot_centroid',
+            '/lost',
+            'datasets.train.dataroot_centroid: expected a folder of images or an LMDB',
+        ),
+        (
+            'train.scheduler_g',
+            {'type': 'MultiStepLR'},
+            'train.scheduler_g.milestones: this option is required by MultiStepRestartLR',
+        ),
+    ],
+)
+def test_typed_structures_of_our_classes(images, path, value, expected):
+    found = problems(changed(eco_options(images), path, value), images)
+    assert any(text.startswith(path) and expected in text for text in found), found
+
+
+@pytest.mark.parametrize('name', ['test', 'trian', 'train_2', 'validation'])
+def test_names_of_datasets(images, name):
+    options = sr_options(images)
+    options['datasets'][name] = options['datasets']['train']
+    expected = (
+        f"datasets.{name}: expected a name such as train, val or val_2 for a dataset in this run, found '{name}'."
+    )
+    assert problems(options, images) == [expected]
+
+
+def test_networks_within_our_blocks(images):
+    options = eco_options(
+        images, teacher={'network': {'type': 'EDSR', 'num_in_ch': 3, 'num_blok': 1}, 'weights': '/lost.pth'}
+    )
+    assert problems(options, images) == [
+        'train.eco.teacher.network.num_out_ch: this option is required by EDSR, and is missing: expected any value.',
+        'train.eco.teacher.network.num_blok: unknown option of EDSR; did you mean "num_block"?',
+        'train.eco.teacher.weights: expected a file, found nothing at /lost.pth.',
+    ]
+
+
+def test_all_problems_at_once_with_file_and_line(images, tmp_path, capsys, monkeypatch):
+    """A syntax of types, names, keys and files: of every pass one, and nothing is made."""
+    options = sr_options(images)
+    options['train']['total_itre'] = options['train'].pop('total_iter')
+    options['network_g']['num_feat'] = 'many'
+    options['model_type'] = 'SRModell'
+    options['datasets']['val']['dataroot_lq'] = '/lost'
+    path = write_options(tmp_path / 'o.yml', options)
+    monkeypatch.chdir(tmp_path)
+    assert main(['train', '-opt', 'o.yml', '--force_yml', 'val:val_freq=often']) == 2
+    lines = path.read_text().splitlines()
+
+    def line(text: str, skip: int = 0) -> int:
+        return [number for number, content in enumerate(lines, 1) if text in content][skip]
+
+    assert capsys.readouterr().err.splitlines() == [
+        'basicsr train: error: 5 problems in the options:',
+        "  --force_yml val:val_freq=often: val.val_freq: expected a whole number from 1 on, found 'often'.",
+        f"  o.yml, line {line('SRModell')}: model_type: expected the name of a registered model, found 'SRModell'; did you "
+        'mean "SRModel"?',
+        f'  o.yml, line {line("/lost")}: datasets.val.dataroot_lq: expected a folder of images or an LMDB, found nothing at '
+        '/lost.',
+        f"  o.yml, line {line('num_feat')}: network_g.num_feat: expected a number, found 'many'.",
+        f'  o.yml, line {line("train:", skip=1)}: train.total_iter: this option is required, and is missing: expected a whole '
+        'number from 1 on.',
+    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['o.yml']
+
+
+# ---- force_yml -------------------------------------------------------------------------------------------------------
+
+
+def test_force_yml_may_set_what_the_file_does_not_have_but_only_what_is_known(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = str(write_options(tmp_path / 'o.yml', sr_options(images)))
+    short = ['train:total_iter=1', 'val:val_freq=1', 'logger:save_checkpoint_freq=1']
+    assert main(['train', '-opt', path, '--force_yml', *short, 'train:ema_decay=0.5', 'name=forced']) == 0
+    written = yaml.safe_load((tmp_path / 'experiments/forced/o.yml').read_text())
+    assert written['train']['ema_decay'] == 0.5
+    capsys.readouterr()
+    assert main(['train', '-opt', path, '--force_yml', 'train:ema_decya=0.5']) == 2
+    error = capsys.readouterr().err
+    assert (
+        '--force_yml train:ema_decya=0.5: train.ema_decya: unknown option of SRModel; did you mean "ema_decay"?'
+        in error
+    )
+
+
+# ---- what others registered ------------------------------------------------------------------------------------------
+
+
+def test_unknown_keys_of_third_party_classes_warn(images):
+    from basicsr.data.paired_image_dataset import PairedImageDataset
+    from basicsr.models.sr_model import SRModel
+    from basicsr.utils.registry import DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+
+    names = []
+    for registry, base in ((DATASET_REGISTRY, PairedImageDataset), (MODEL_REGISTRY, SRModel)):
+        other = type('Foreign' + base.__name__, (base,), {'__module__': 'somebody.elses'})
+        registry.register(other)
+        names.append(other.__name__)
+
+    def foreign_metric(img, img2, strength=1.0, **kwargs):
+        return 0.0
+
+    METRIC_REGISTRY.register(foreign_metric)
+    options = sr_options(images, model_type=names[1])
+    options['datasets']['train'].update(type=names[0], sharpness=3)
+    options['train']['own_option'] = 1
+    options['their_option'] = 2
+    options['val']['metrics']['theirs'] = {'type': 'foreign_metric', 'strength': 2.0, 'colour': 'red'}
+    report = report_on(options, images)
+    assert report.problems == []
+    warned = [str(warning) for warning in report.warnings]
+    for key in ('datasets.train.sharpness', 'train.own_option', 'their_option', 'val.metrics.theirs.colour'):
+        assert any(
+            text.startswith(f'{key}: unknown option of Foreign') or 'foreign_metric' in text for text in warned
+        ), warned
+        assert any(text.startswith(f'{key}: ') for text in warned)
+    options['val']['metrics']['theirs']['strength'] = 'very'
+    options['datasets']['train']['batch_size_per_gpu'] = 'two'
+    assert problems(options, images) == [
+        "datasets.train.batch_size_per_gpu: expected a whole number from 1 to 1,000,000, found 'two'.",
+        "val.metrics.theirs.strength: expected a number, found 'very'.",
+    ]
+
+
+def test_keys_that_nothing_reads_warn(images):
+    options = sr_options(images)
+    options['save_img'] = True
+    report = report_on(options, images)
+    assert report.problems == []
+    assert [str(warning) for warning in report.warnings] == ['save_img: SRModel does not read this option.']
+
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+
+
+def test_options_of_a_test_run(images):
+    options = sr_options(images)
+    options['datasets'] = {'test_1': options['datasets']['val']}
+    del options['train'], options['logger'], options['val']['val_freq']
+    options['val']['suffix'] = None
+    assert problems(options, images, is_train=False) == []
+    options['val'].update(save_img=True)
+    del options['val']['suffix']
+    options['datasets']['train'] = dict(options['datasets']['test_1'], name='a/b')
+    found = problems(options, images, is_train=False)
+    assert any(text.startswith('datasets.train: expected a name such as test, test_2 or val') for text in found)
+    assert any(text.startswith('datasets.train.name: expected a name that can be a folder') for text in found)
+    assert any(text.startswith('val.suffix: this option is required by save_img') for text in found)
