@@ -10,6 +10,12 @@ class UserError(Exception):
     a traceback and exits with status 2.
     """
 
+    def __init__(self, message: str):
+        # torch raises an error of a loader's worker again with the worker's traceback as its message
+        super().__init__(
+            message.rpartition(f'{type(self).__name__}: ')[2].strip() if 'Original Traceback' in message else message
+        )
+
 
 class Stopped(Exception):
     """The run was asked to stop, and has saved.

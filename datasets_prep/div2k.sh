@@ -2,8 +2,8 @@
 # DIV2K: the stores that options/train_*_EDSR_x2.yml and options/train_*_RCAN_x4.yml name.
 #
 # Where to get it: https://data.vision.ee.ethz.ch/cvl/DIV2K, "Train Data (HR images)" and "Validation Data (HR images)".
-# Licence: for academic research only; see there. About 4.4 GB of PNGs become 20 GB of stores (raw pixels, read without
-# decoding): HR 7.4, each LR set its scale's share of that, centroids 6.6 a scale.
+# Licence: for academic research only; see there. About 4.4 GB of PNGs become some 26 GB of stores (raw pixels, read without
+# decoding): HR 7.4, LR 3.1 for x2, x3 and x4 together, centroids 8.2 for x2 and 7.0 for x4.
 #
 #   datasets_prep/div2k.sh images DIV2K_train_HR DIV2K_valid_HR     HR and MATLAB bicubic LR images (x2, x3, x4)
 #   basicsr train -opt options/train_vanilla_EDSR_x2.yml            the teachers: plain training

@@ -50,7 +50,6 @@ class PairedStoreDataset(Dataset):
             offending images.
     """
 
-    takes_sample_id = True  # tells the training sampler what to hand out
     takes_sample_id = True
     options_type = PairedStoreOptions
     options: PairedStoreOptions

@@ -1,6 +1,6 @@
 """Empirical centroid-oriented optimization: the schedule of alpha, and the mixed pair.
 
-Source: "Empirical Centroid-oriented Optimization" (ECO), arXiv 2312.17526.
+Source: "Noise-free Optimization in Early Training Steps for Image Super-Resolution" (ECO), arXiv 2312.17526.
 """
 
 from __future__ import annotations

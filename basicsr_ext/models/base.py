@@ -13,6 +13,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from pydantic import Field
 from torch import distributed, nn
+from torch.nn import functional
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.precision import autocast
@@ -181,6 +182,8 @@ class TrainingModel(SRModel):
         self.lq = self.batch['lq']
         if 'gt' in self.batch:
             self.gt = self.batch['gt']
+        elif hasattr(self, 'gt'):
+            del self.gt  # of a batch before: BasicSR's validation would score against it
         self._keys = list(data.get('gt_path', data.get('lq_path', [])))
 
     def _to_device(self, value: Any) -> Any:
@@ -327,13 +330,21 @@ class TrainingModel(SRModel):
     # ---- testing -------------------------------------------------------------------------------------------------
 
     def test(self) -> None:
-        """Runs ``self.lq`` through the EMA network where there is one, else through ``net_g``."""
+        """Runs ``self.lq`` through the EMA network where there is one, else through ``net_g``.
+
+        Networks that work in windows (``network_g.window_size``, as SwinIR has) get images padded to whole windows.
+        """
         network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.net_g
         training = network.training
+        height, width = self.lq.shape[-2:]
+        window = self.opt['network_g'].get('window_size', 1)
+        padded = functional.pad(self.lq, (0, -width % window, 0, -height % window), mode='reflect')
         network.eval()
         with torch.no_grad():
-            self.output = network(self.lq)
+            output = network(padded)
         network.train(training)
+        scale = output.shape[-2] // padded.shape[-2]
+        self.output = output[..., : height * scale, : width * scale]
 
     # ---- state ---------------------------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ class ECOModel(TrainingModel):
         lq, gt = batch['lq'], batch['gt']
         alpha = self._alpha(iteration)
         self.log('alpha', alpha)
-        if alpha < 1 or self.eco.objective in ('kd', 'noise_free'):
+        if alpha < 1:
             centroid, centroid_lq = self._centroids(batch)
             if self.eco.objective == 'kd':
                 gt = centroid

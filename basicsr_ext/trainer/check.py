@@ -198,10 +198,8 @@ def _cut(image: Any, side: int) -> Any:
 
 def _count(number: float) -> str:
     """Writes a large number with a prefix, as 12.3 G."""
-    for prefix in ('', 'K', 'M', 'G'):
-        if number < 1000:
-            break
+    prefixes = ['', 'K', 'M', 'G', 'T']
+    while number >= 1000 and len(prefixes) > 1:
         number /= 1000
-    else:
-        prefix = 'T'
-    return f'{number:,.1f} {prefix}'
+        prefixes.pop(0)
+    return f'{number:,.1f} {prefixes[0]}'

@@ -68,7 +68,10 @@ def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
             f'--launcher {launcher}: expected {", ".join(missing)} in the environment. Start it with: {_LAUNCH.format(2)}'
         )
     if num_gpu > 0:
-        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', os.environ['RANK'])) % torch.cuda.device_count())
+        local_rank, gpus = int(os.environ.get('LOCAL_RANK', os.environ['RANK'])), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise UserError(f'Rank {local_rank} of this machine has no GPU: {gpus} are there. Start {gpus} ranks.')
+        torch.cuda.set_device(local_rank)
     if num_gpu > 0:
         distributed.init_process_group(backend='nccl')
     else:

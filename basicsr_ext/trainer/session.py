@@ -179,6 +179,8 @@ class Session:
                 f'datasets.train.batch_size_per_gpu: {sampler.batch_size} samples on each of {opt["world_size"]} ranks are '
                 f'more than an epoch of {len(self.train_set)} x {ratio}. Lower it, or raise dataset_enlarge_ratio.'
             )
+        # BasicSR's prefetch thread hangs where a dataset raises an error: workers read ahead instead
+        dataset_opt = {**dataset_opt, 'prefetch_mode': None}
         loader = build_dataloader(
             keyed, dataset_opt, num_gpu=1, dist=opt['dist'], sampler=sampler, seed=opt['manual_seed']
         )

@@ -45,10 +45,15 @@ def dist_validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: 
     share = Share(dataloader, self.opt['rank'], self.opt['world_size'])
     hooks = {'_update_best_metric_result': lambda *_: None, '_log_validation_metric_values': lambda *_: None}
     vars(self).update(hooks)  # a share's average is no result
+    wrapped, self.net_g = (
+        self.net_g,
+        self.get_bare_model(self.net_g),
+    )  # the wrapper would wait for ranks with more images
     try:
         if len(share):
             self.nondist_validation(share, current_iter, None, save_img)
     finally:
+        self.net_g = wrapped
         for name in hooks:
             delattr(self, name)
     if self.opt['val'].get('metrics') is None:

@@ -358,6 +358,45 @@ def test_any_network_and_pixel_loss(prepared, network, loss):
     assert np.isfinite(model.get_current_log()['l_pix'])
 
 
+def test_a_run_refuses_centroids_of_other_images(prepared, tmp_path, monkeypatch, capsys):
+    """The model meets the training set of a run."""
+    monkeypatch.chdir(tmp_path)
+    options = eco_options(prepared)
+    options['datasets']['train']['dataroot_lq'] = rewrite(
+        prepared / 'lr', tmp_path / 'lr.lmdb', change=lambda key, image: image // 2
+    )
+    assert main(['train', '-opt', str(write_options(tmp_path / 'o.yml', options))]) == 2
+    assert 'were made from other LQ images' in capsys.readouterr().err
+
+
+def test_option_files_have_the_papers_settings():
+    from pathlib import Path
+
+    from basicsr_ext.trainer.options import load_yaml
+
+    folder = Path(__file__).parents[2] / 'options'
+    expected = {
+        'RCAN_x4': ('Adam', 1e-4, 16, 192, 1000000, 'MultiStepLR'),
+        'EDSR_x2': ('Lamb', 1.6e-3, 128, 96, 125000, 'CosineAnnealingRestartLR'),
+    }
+    for case, settings in expected.items():
+        eco, vanilla = (load_yaml(folder / f'train_{name}_{case}.yml') for name in ('ECO', 'vanilla'))
+        for options in (eco, vanilla):
+            train, data = options['train'], options['datasets']['train']
+            found = (train['optim_g']['type'], train['optim_g']['lr'], data['batch_size_per_gpu'], data['gt_size'])
+            assert (*found, train['total_iter'], train['scheduler']['type']) == settings
+            assert train['ema_decay'] == 0 and train['grad_clip'] == {'value': 0.1}
+            assert train['pixel_opt'] == {'type': 'L1Loss', 'loss_weight': 255, 'reduction': 'mean'}
+            assert ('guard' in train) == case.startswith('RCAN')
+        assert eco['train']['eco'] == {'objective': 'eco', 'schedule': {'type': 'linear'}}
+        for options in (eco, vanilla):  # the twins differ in nothing else
+            for block, key in ((options, 'name'), (options, 'manual_seed'), (options['train'], 'eco')):
+                block.pop(key)
+            for key in ('type', 'dataroot_centroid', 'dataroot_centroid_lq'):
+                options['datasets']['train'].pop(key, None)
+        assert eco == vanilla
+
+
 def test_vanilla_objective_equals_stock_training(prepared, tmp_path, monkeypatch):
     """The same weights, to the bit, as stock SRModel on the same samples."""
     monkeypatch.chdir(tmp_path)

@@ -133,6 +133,41 @@ def test_incomplete_optimizers_are_refused(tmp_path, optim):
         TrainingModel(opt)
 
 
+def test_validation_without_gt_forgets_the_batch_before(tmp_path):
+    with model_options(sr_options(tmp_path), tmp_path) as opt:
+        model = TrainingModel(opt)
+    model.feed_data(batch())
+    model.feed_data({'lq': batch()['lq']})
+    model.test()
+    assert 'gt' not in model.get_current_visuals()
+
+
+def test_testing_uses_the_ema_network_and_leaves_training_mode_alone(tmp_path):
+    options = sr_options(tmp_path)
+    for decay in (0, 0.9):
+        options['train']['ema_decay'] = decay
+        with model_options(options, tmp_path) as opt:
+            model = TrainingModel(opt)
+        step(model, 1, batch())
+        model.test()
+        network = model.net_g_ema if decay else model.net_g
+        with torch.no_grad():
+            assert torch.equal(model.output, network(model.lq))
+        assert model.net_g.training
+
+
+def test_window_networks_are_padded_to_whole_windows(tmp_path):
+    options = sr_options(tmp_path)
+    options['network_g'] = {'type': 'SwinIR', 'upscale': 2, 'in_chans': 3, 'img_size': 8, 'window_size': 4, 'img_range': 1.0,
+                            'depths': [2], 'embed_dim': 8, 'num_heads': [2], 'mlp_ratio': 2,
+                            'upsampler': 'pixelshuffledirect', 'resi_connection': '1conv'}  # fmt: skip
+    with model_options(options, tmp_path) as opt:
+        model = TrainingModel(opt)
+    model.feed_data({'lq': torch.rand(1, 3, 10, 15)})
+    model.test()
+    assert model.output.shape == (1, 3, 20, 30)
+
+
 # ---- clipping --------------------------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,32 @@ def test_shared_validation_gives_the_numbers_of_one_rank(root, world_size):
     assert pictures[0] == pictures[1] and len(pictures[0]) == 5
 
 
+def test_stock_swinir_with_buffers_validates_on_two_ranks(root):
+    """It has a test() of its own, which runs the wrapped network."""
+    options = sr_options(root, model_type='SwinIRModel')
+    options['network_g'] = {'type': 'SwinIR', 'upscale': 2, 'in_chans': 3, 'img_size': 8, 'window_size': 4, 'img_range': 1.0,
+                            'depths': [2], 'embed_dim': 8, 'num_heads': [2], 'mlp_ratio': 2,
+                            'upsampler': 'pixelshuffledirect', 'resi_connection': '1conv'}  # fmt: skip
+    on_ranks(2, _train, str(write_options(root / 'o.yml', options)))
+    assert len(validations(root, 'run')) == 1
+
+
+@pytest.mark.parametrize('prefetch_mode', [None, 'cpu'])
+def test_a_damaged_image_is_one_message_with_workers_too(root, capsys, prefetch_mode):
+    options = sr_options(root)
+    train = options['datasets']['train']
+    train.pop('io_backend')
+    train.update(type='PairedStoreDataset', num_worker_per_gpu=2, prefetch_mode=prefetch_mode)
+    victim = root / 'hr' / 'coffee.png'
+    victim.write_bytes(victim.read_bytes()[:200])  # the header stays
+    options['train']['total_iter'] = 20
+    options.pop('val')
+    options['datasets'].pop('val')
+    assert main(['train', '-opt', str(write_options(root / 'o.yml', options))]) == 2
+    error = capsys.readouterr().err.partition('basicsr train: error: ')[2]
+    assert 'coffee' in error and 'Traceback' not in error and len(error.splitlines()) <= 2
+
+
 def test_more_ranks_than_validation_images(root):
     options = gan_options(root)
     for folder in ('hr', 'lr'):

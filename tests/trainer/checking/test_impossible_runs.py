@@ -16,6 +16,7 @@ from fuzz.option_bases import real_esrgan_options
 from option_checks import changed, problems
 from run_helpers import eco_options, gan_options, sr_options, write_centroids, write_images, write_options, write_pairs
 
+from basicsr_ext.cli import main
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter, open_store
 
 
