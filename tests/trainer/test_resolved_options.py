@@ -121,3 +121,21 @@ def test_an_argument_wins_over_the_root_in_the_options(root, tmp_path_factory):
     third = tmp_path_factory.mktemp('third')
     basicsr_ext.train(options, force_yml=['train:total_iter=1'], root=third)
     assert network_weights(third) and not (root / 'experiments').exists()
+
+
+def test_lmdbs_that_the_check_has_read_can_be_opened_by_the_run(root):
+    """LMDB refuses to open a file twice in a process; the check reads an image of validation."""
+    from basicsr_ext.storage import BasicSRLmdbWriter, open_store
+
+    options = sr_options(root)
+    for name in ('train', 'val'):
+        for part in ('hr', 'lr'):
+            store = open_store(root / part)
+            with BasicSRLmdbWriter(root / f'{name}_{part}.lmdb') as writer:
+                for key in store.keys():
+                    writer.put(key, store.read(key))
+        options['datasets'][name].update(
+            dataroot_gt=f'{root}/{name}_hr.lmdb', dataroot_lq=f'{root}/{name}_lr.lmdb', io_backend={'type': 'lmdb'}
+        )
+    write_options(root / 'o.yml', options)
+    train('o.yml', '--force_yml', 'train:total_iter=2')

@@ -45,6 +45,9 @@ def _check_stock(report: Report, path: KeyPath, name: str, in_training: bool) ->
     report.check_values(path, table)
     report.check_needed(path, table, in_training, by=name)
     report.check_unknown(path, {**stock_frame.DATASET, **table}, name)
+    block = report.block(*path)
+    if 'mean' in table and (block.get('mean') is None) != (block.get('std') is None):
+        report.error((*path, 'std' if 'std' in block else 'mean'), 'expected both mean and std, or neither.')
     if name in NAMED_VIDEO_TESTS and report.is_sound(*path, 'name'):
         report.check_value((*path, 'name'), str(report.get(*path, 'name')).lower(), VIDEO_TEST_NAMES)
     _check_io_backend(report, (*path, 'io_backend'), name)

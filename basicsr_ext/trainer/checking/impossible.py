@@ -147,6 +147,11 @@ def _check_schedule(report: Report) -> None:
         if not str(key).startswith('scheduler') or not isinstance(block, Mapping) or not report.is_sound('train'):
             continue
         periods = block.get('periods')
+        steps = block.get('total_steps')
+        if isinstance(steps, int) and steps < total:
+            report.error(
+                ('train', key, 'total_steps'), f'expected train.total_iter ({int(total)}) at least, found {steps}.'
+            )
         if block.get('type') == 'CosineAnnealingRestartLR' and sum(periods) < total - 1:
             report.error(
                 ('train', key, 'periods'),
@@ -155,7 +160,15 @@ def _check_schedule(report: Report) -> None:
 
 
 def _check_degradation(report: Report) -> None:
-    """Checks Real-ESRGAN's pool of training pairs and its kernels."""
+    """Checks Real-ESRGAN's pool of training pairs, its kernels, and what its artifact loss compares with."""
+    if (
+        report.block('train', 'ldl_opt')
+        and report.get('model_type') == 'RealESRGANModel'
+        and not report.get('train', 'ema_decay')
+    ):
+        report.error(
+            ('train', 'ldl_opt'), 'expected train.ema_decay too: this loss compares with the averaged network.'
+        )
     batch, pool = report.get('datasets', 'train', 'batch_size_per_gpu'), report.get('queue_size') or 180
     if str(report.get('model_type')).startswith('RealESR') and report.get('high_order_degradation') is not False:
         if isinstance(batch, int) and isinstance(pool, int) and pool % batch:

@@ -20,6 +20,12 @@ from basicsr_ext.trainer.checking.signatures import check_arguments
 
 # 1.4.2 knows l2 too, and fails with it: torch has no L2loss.
 _PERCEPTUAL_CRITERIA = ('l1', 'fro')
+_PIXEL_KEYS = ('pixel_opt', 'ldl_opt')
+_ROLES = (
+    (('L1Loss', 'MSELoss', 'CharbonnierLoss'), _PIXEL_KEYS),
+    (('PerceptualLoss',), ('perceptual_opt',)),
+    (('GANLoss', 'MultiScaleGANLoss'), ('gan_opt',)),
+)
 _VGG_LAYERS = {**NAMES, **{f'{vgg}_bn': insert_bn(layers) for vgg, layers in NAMES.items()}}
 
 
@@ -31,10 +37,25 @@ def check_loss(report: Report, path: KeyPath) -> None:
     check_arguments(report, path, loss, lenient=origin(loss) == 'other')
     if not report.is_sound(*path):
         return
+    _check_role(report, path, loss)
     if loss.__name__ == 'PerceptualLoss' and origin(loss) == 'stock':
         _check_perceptual(report, path)
     elif origin(loss) == 'stock' or (origin(loss) == 'ours' and not getattr(loss, 'needs_weights', False)):
         _try_to_build(report, path, loss)
+
+
+def _check_role(report: Report, path: KeyPath, loss: Any) -> None:
+    """Checks that one of BasicSR's losses stands where its arguments are given."""
+    if origin(loss) != 'stock':
+        return
+    for losses, keys in _ROLES:
+        if path[-1] in keys and loss.__name__ not in losses:
+            report.error(
+                (*path, 'type'),
+                f'expected a loss such as {losses[0]}, found {loss.__name__}, which compares something else.',
+            )
+    if path[-1] in _PIXEL_KEYS and report.get(*path, 'reduction') == 'none':
+        report.error((*path, 'reduction'), 'expected mean or sum, since training needs a single number, found none.')
 
 
 def _try_to_build(report: Report, path: KeyPath, loss: Any) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from basicsr_ext.errors import UserError
 from basicsr_ext.trainer.checking import stock_frame
 from basicsr_ext.trainer.checking.blocks import check_annotated
-from basicsr_ext.trainer.checking.kinds import BLOCK
+from basicsr_ext.trainer.checking.kinds import ANY, BLOCK
 from basicsr_ext.trainer.checking.losses import check_loss
 from basicsr_ext.trainer.checking.networks import check_network
 from basicsr_ext.trainer.checking.optimizers import check_optimizer, check_scheduler
@@ -62,12 +62,9 @@ def check_model(report: Report) -> dict[str, nn.Module]:
         return networks
     keys, name, lenient = keys_of(model), model.__name__, origin(model) == 'other'
     _check_top(report, keys, name, lenient)
+    _check_val(report, keys, name, lenient)
     if report.is_train and isinstance(report.get('train'), dict):
         _check_train(report, keys, train_blocks(model), name, lenient)
-    if isinstance(report.get('val'), dict):
-        report.check_values(('val',), keys.val)
-        report.check_needed(('val',), keys.val, by=name)
-        report.check_unknown(('val',), {**stock_frame.VAL, **keys.val}, name, lenient)
     blocks = [('train',), ('datasets',), ('model_type',)]
     if report.is_train and hasattr(model, 'check_together') and all(report.is_sound(*path) for path in blocks):
         try:
@@ -86,6 +83,10 @@ def _check_top(report: Report, keys: ModelKeys, name: str, lenient: bool) -> Non
     for letter in keys.networks if report.is_train else keys.networks[:1]:
         if report.get(f'network_{letter}') is None:
             report.missing((f'network_{letter}',), BLOCK, name)
+    network = f'network_{keys.networks[0]}'
+    for key in keys.of_network:
+        if isinstance(report.get(network), dict) and key not in report.block(network):
+            report.missing((network, key), ANY, name)
     unread = [key for key in keys.unread if '.' not in key]
     networks = [f'network_{letter}' for letter in keys.networks]
     nulls = [key for key, value in report.values.items() if value is None and str(key).startswith('network_')]
@@ -121,6 +122,18 @@ def _check_train(report: Report, keys: ModelKeys, blocks: dict[str, Any], name: 
     known += [f'scheduler_{player}' for player in keys.schedulers]
     _warn_of_unread(report, unread, name, 'train')
     report.check_unknown(('train',), [*known, *unread], name, lenient, suggestions=known)
+
+
+def _check_val(report: Report, keys: ModelKeys, name: str, lenient: bool) -> None:
+    if report.get('val') is None and keys.needs_val:
+        report.missing(('val',), BLOCK, name)
+    if not isinstance(report.get('val'), dict):
+        return
+    report.check_values(('val',), keys.val)
+    report.check_needed(('val',), keys.val, by=name)
+    report.check_unknown(('val',), {**stock_frame.VAL, **keys.val}, name, lenient)
+    if report.is_train and not keys.saves_in_training and report.get('val', 'save_img') is True:
+        report.error(('val', 'save_img'), f'expected false, since {name} saves no images during training.')
 
 
 def _warn_of_unread(report: Report, keys: list[str], name: str, *path: str) -> None:

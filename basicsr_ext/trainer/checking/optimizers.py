@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from basicsr_ext.trainer.checking.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.signatures import arguments_of, check_arguments
 
+_NO_CLOSURE = inspect.Parameter('closure', inspect.Parameter.KEYWORD_ONLY, default=None)
 _ITERATIONS = list_of(whole(0), empty=True)
 _OF_SCHEDULERS: dict[str, Kind] = {
     'milestones': _ITERATIONS,
@@ -50,6 +52,8 @@ def check_optimizer(report: Report, path: KeyPath, by: str) -> None:
     except UserError as error:
         report.error((*path, 'type'), str(error))
         return
+    if inspect.signature(optimizer.step).parameters.get('closure', _NO_CLOSURE).default is inspect.Parameter.empty:
+        report.error((*path, 'type'), f'expected an optimizer that steps once a gradient, found {optimizer.__name__}.')
     also: dict[str, Any] = {
         name: FLAG for name in known.accepted_arguments(optimizer) if name not in arguments_of(optimizer).kinds
     }

@@ -13,6 +13,7 @@ from basicsr_ext.trainer.checking.kinds import (
     WEIGHT,
     Kind,
     ascending,
+    either,
     integer,
     list_of,
     nullable,
@@ -23,14 +24,15 @@ from basicsr_ext.trainer.checking.tables import Table, may, need
 _SIZE = integer(1, 65536)
 _ODD = Kind('an odd whole number from 1 on', lambda value: integer(1, 10_001).accepts(value) and value % 2 == 1)
 _INTERVALS = list_of(integer(1, 100_000))
-_STATISTICS = nullable(list_of(NUMBER))
+# Of one value for all channels, or of one for each.
+_STATISTICS = either(list_of(NUMBER, 3), list_of(NUMBER, 1))
 _KERNELS = one_of('iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso')
 _PADDING = one_of('replicate', 'reflection', 'reflection_circle', 'circle')
 
 _IO: Table = {'io_backend': need(BLOCK)}
 _PAIR: Table = {**_IO, 'dataroot_gt': need(PATH), 'dataroot_lq': need(PATH)}
 _FLIPS: Table = {'use_hflip': need(FLAG, 'train'), 'use_rot': need(FLAG, 'train')}
-_NORMALIZED: Table = {'mean': may(_STATISTICS), 'std': may(_STATISTICS)}
+_NORMALIZED: Table = {'mean': may(nullable(_STATISTICS)), 'std': may(nullable(_STATISTICS))}
 _CROPPED_PAIR: Table = {
     **_PAIR, **_FLIPS, **_NORMALIZED, 'filename_tmpl': may(TEMPLATE), 'gt_size': need(_SIZE, 'train'),
 }  # fmt: skip
@@ -83,8 +85,8 @@ DATASETS: dict[str, Table] = {
         **_IO,
         'dataroot_gt': need(PATH),
         'use_hflip': need(FLAG),
-        'mean': need(list_of(NUMBER)),
-        'std': need(list_of(NUMBER)),
+        'mean': need(_STATISTICS),
+        'std': need(_STATISTICS),
     },
     'RealESRGANDataset': {
         **_IO,

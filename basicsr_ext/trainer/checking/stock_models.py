@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from basicsr_ext.trainer.checking.kinds import (
     BLOCK,
@@ -35,6 +35,9 @@ class ModelKeys:
         train: Further keys of ``train``.
         top: Further keys of the whole file; needed ones are needed in training only.
         val: Further keys of ``val``.
+        of_network: Arguments of ``network_g`` that it reads too, so that their defaults will not do.
+        needs_val: Whether it fails without a block ``val``.
+        saves_in_training: Whether its validation can save images during training.
         unread: Keys that its option files have and that nothing reads, as key paths; they are accepted with a warning.
     """
 
@@ -47,6 +50,9 @@ class ModelKeys:
     train: Table = field(default_factory=dict)
     top: Table = field(default_factory=dict)
     val: Table = field(default_factory=dict)
+    of_network: tuple[str, ...] = ()
+    needs_val: bool = False
+    saves_in_training: bool = True
     unread: tuple[str, ...] = ()
 
 
@@ -75,6 +81,7 @@ DEGRADATION: Table = {
 _POOL: Table = {'queue_size': may(integer(1, 1_000_000)), 'high_order_degradation': may(FLAG)}
 
 _SR = ModelKeys(train=_EMA)
+_VIDEO = ModelKeys(train=_EMA, val=_METRICS, saves_in_training=False)
 _GAN = ModelKeys(
     networks=('g', 'd'),
     losses=('pixel_opt', 'perceptual_opt', 'ldl_opt', 'gan_opt'),
@@ -84,54 +91,44 @@ _GAN = ModelKeys(
     train={**_EMA, **_TURNS},
 )
 
+_USM: Table = {'l1_gt_usm': need(FLAG), 'percep_gt_usm': need(FLAG), 'gan_gt_usm': need(FLAG)}
+_RECURRENT_VAL: Table = {**_METRICS, 'flip_seq': may(FLAG), 'center_frame_only': may(FLAG)}
+
 MODELS: dict[str, ModelKeys] = {
     'SRModel': _SR,
-    'SwinIRModel': _SR,
+    'SwinIRModel': replace(_SR, of_network=('window_size',)),
     'SRGANModel': _GAN,
     'ESRGANModel': _GAN,
-    'VideoGANModel': _GAN,
-    'RealESRNetModel': ModelKeys(train=_EMA, top={**DEGRADATION, **_POOL, 'gt_usm': need(FLAG)}),
-    'RealESRGANModel': ModelKeys(
-        networks=_GAN.networks,
-        losses=_GAN.losses,
-        needed_losses=_GAN.needed_losses,
-        any_loss=(),
-        players=_GAN.players,
-        train=_GAN.train,
-        top={**DEGRADATION, **_POOL, 'l1_gt_usm': need(FLAG), 'percep_gt_usm': need(FLAG), 'gan_gt_usm': need(FLAG)},
-    ),
-    'VideoBaseModel': ModelKeys(train=_EMA, val=_METRICS),
-    'EDVRModel': ModelKeys(
-        val=_METRICS,
+    'RealESRNetModel': replace(_SR, top={**DEGRADATION, **_POOL, 'gt_usm': need(FLAG)}),
+    'RealESRGANModel': replace(_GAN, top={**DEGRADATION, **_POOL, **_USM}),
+    'VideoBaseModel': _VIDEO,
+    'VideoGANModel': replace(_GAN, val=_METRICS, saves_in_training=False),
+    'EDVRModel': replace(
+        _VIDEO,
         train={**_EMA, 'tsa_iter': may(nullable(COUNT)), 'dcn_lr_mul': may(WEIGHT)},
         unread=('network_d', 'train.optim_d', 'train.gan_opt', 'train.net_d_iters', 'train.net_d_init_iters'),
     ),
-    'VideoRecurrentModel': ModelKeys(
+    'VideoRecurrentModel': replace(
+        _VIDEO,
         train={**_EMA, 'fix_flow': may(nullable(COUNT)), 'flow_lr_mul': may(WEIGHT)},
-        val={**_METRICS, 'flip_seq': may(FLAG), 'center_frame_only': may(FLAG)},
+        val=_RECURRENT_VAL,
     ),
-    'VideoRecurrentGANModel': ModelKeys(
-        networks=_GAN.networks,
+    'VideoRecurrentGANModel': replace(
+        _GAN,
         losses=('pixel_opt', 'perceptual_opt', 'gan_opt'),
-        needed_losses=_GAN.needed_losses,
-        any_loss=(),
-        players=_GAN.players,
         train={**_GAN.train, 'fix_flow': need(nullable(COUNT)), 'lr_flow': may(WEIGHT)},
-        val={**_METRICS, 'flip_seq': may(FLAG), 'center_frame_only': may(FLAG)},
+        val=_RECURRENT_VAL,
+        saves_in_training=False,
     ),
-    'HiFaceGANModel': ModelKeys(
-        networks=_GAN.networks,
+    'HiFaceGANModel': replace(
+        _GAN,
         losses=('pixel_opt', 'perceptual_opt', 'gan_opt', 'feature_matching_opt'),
-        needed_losses=_GAN.needed_losses,
-        players=_GAN.players,
+        any_loss=_SR.any_loss,
         train={'ema_decay': may(number(0, 0)), **_TURNS},  # it refuses to average
     ),
-    'StyleGAN2Model': ModelKeys(
-        networks=_GAN.networks,
+    'StyleGAN2Model': replace(
+        _GAN,
         losses=('gan_opt',),
-        needed_losses=_GAN.needed_losses,
-        any_loss=(),
-        players=_GAN.players,
         train={
             'r1_reg_weight': need(NUMBER),
             'path_reg_weight': need(NUMBER),
@@ -141,6 +138,8 @@ MODELS: dict[str, ModelKeys] = {
             'mixing_prob': need(SHARE),
         },
         val={'num_val_samples': may(integer(1, 100_000))},
+        of_network=('num_style_feat',),
+        needs_val=True,
         unread=('train.net_d_iters', 'train.net_d_init_iters'),
     ),
 }

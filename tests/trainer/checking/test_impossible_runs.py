@@ -173,6 +173,10 @@ def test_metrics_that_are_not_ready(images):
             'train.scheduler: Scheduler CosineAnnealingRestartLR: periods and restart_weights should have the same length.',
         ),
         (
+            {'train.scheduler': {'type': 'OneCycleLR', 'max_lr': 1e-3, 'total_steps': 3}},
+            'train.scheduler.total_steps: expected train.total_iter (4) at least, found 3.',
+        ),
+        (
             {'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [2]}},
             'train.scheduler.periods: expected periods that cover the 4 iterations of train.total_iter, found 2.',
         ),
@@ -219,6 +223,11 @@ def test_real_esrgan_pool_and_kernels(images):
         changed(options, 'queue_size', 5), images
     )
     options['queue_size'] = 4
+    options['train'].update(ldl_opt={'type': 'L1Loss'}, ema_decay=0)
+    assert problems(options, images) == [
+        'train.ldl_opt: expected train.ema_decay too: this loss compares with the averaged network.'
+    ]
+    del options['train']['ldl_opt']
     options['datasets']['train']['kernel_prob'] = [1.0]
     assert 'datasets.train.kernel_prob: expected a share for each of the kernels, not all 0.' in problems(
         options, images

@@ -41,6 +41,7 @@ def test_valid_options_have_no_problems(images):
         ('nane', 'x', 'unknown option of SRModel; did you mean "name"?'),
         ('name', 'a/b', "expected a name that can be a folder (no slashes, at most 150 characters), found 'a/b'."),
         ('name', ..., 'this option is required, and is missing'),
+        ('model_type', 'SwinIRModel', 'window_size: this option is required by SwinIRModel, and is missing'),
         ('model_type', 'SRModle', "expected the name of a registered model, found 'SRModle'; did you mean \"SRModel\"?"),
         ('scale', 2.5, 'expected a whole number from 1 to 64, found 2.5.'),
         ('manual_seed', -1, 'expected a whole number from 0 to 4,000,000,000 (or ~), found -1.'),
@@ -59,6 +60,7 @@ def test_valid_options_have_no_problems(images):
         ('datasets.train.io_backend.type', 'disc', 'expected the name of a backend'),
         ('datasets.train.io_backend.path', 'x', 'unknown option of the backend disk'),
         ('datasets.train.prefetch_mode', 'gpu', "expected one of cpu, cuda (or ~), found 'gpu'."),
+        ('datasets.train.mean', [0.5, 0.5, 0.5], 'expected both mean and std, or neither.'),
         ('datasets.val.filename_tmpl', 'x2', 'expected a text with {} once'),
         # networks
         ('network_g.type', 'EDRS', 'expected the name of a registered network, found \'EDRS\'; did you mean "EDSR"?'),
@@ -87,7 +89,10 @@ def test_valid_options_have_no_problems(images):
          "train.perceptual_opt.criterion: expected l1 or fro, found 'l2'."),
         ('train.perceptual_opt', {'type': 'PerceptualLoss', 'layer_weights': {'conv5_4': 1}, 'vgg_type': 'vgg29'},
          'train.perceptual_opt.vgg_type: unknown VGG \'vgg29\'; did you mean "vgg19"?'),
+        ('train.pixel_opt', {'type': 'GANLoss', 'gan_type': 'vanilla'}, 'expected a loss such as L1Loss, found GANLoss'),
+        ('train.pixel_opt.reduction', 'none', 'expected mean or sum, since training needs a single number, found none.'),
         # optimizers and schedulers
+        ('train.optim_g.type', 'LBFGS', 'expected an optimizer that steps once a gradient, found LBFGS.'),
         ('train.optim_g.type', 'Adamm', 'Optimizer Adamm: expected a class of torch.optim or pytorch_optimizer'),
         ('train.optim_g.beta', [0.9, 0.99], 'unknown option of Adam; did you mean "betas"?'),
         ('train.optim_g.betas', 0.9, 'expected a list, each a number, found 0.9.'),
@@ -128,7 +133,7 @@ def test_valid_options_have_no_problems(images):
 def test_one_problem_for_a_mistake(images, path, value, expected):
     found = problems(changed(sr_options(images), path, value), images)
     assert len(found) == 1 and expected in found[0], found
-    assert found[0].startswith(path.rpartition('.')[0] or path)
+    assert found[0].startswith(path.rpartition('.')[0] or path) or path == 'model_type'
 
 
 @pytest.mark.parametrize(
