@@ -56,7 +56,7 @@ def run_trial(root: Path, number: int, bases: list[tuple[bool, dict[str, Any]]],
     accepted, failure = False, None
     with chdir(root):
         try:
-            report = _check(file, is_train)
+            report = _check(file, is_train, auto_resume=is_train and number % 6 == 0)
             accepted = True
             slow = options['model_type'] == 'RealESRGANModel'
             if rehearse and (not slow or number % 4 == 0) and _files(root) == before:
@@ -72,9 +72,10 @@ def run_trial(root: Path, number: int, bases: list[tuple[bool, dict[str, Any]]],
     return Trial(number, mutation, text, accepted, failure)
 
 
-def _check(file: Path, is_train: bool) -> Any:
+def _check(file: Path, is_train: bool, auto_resume: bool) -> Any:
     source = read_source(file)
-    report = check_options(source, is_train=is_train, root=find_root(source.values), rehearse=True)
+    root = find_root(source.values)
+    report = check_options(source, is_train=is_train, root=root, auto_resume=auto_resume, rehearse=True)
     report.raise_problems()
     return report
 

@@ -46,8 +46,8 @@ def test_a_trial_notices_made_files_and_tracebacks(bases, monkeypatch):
     import fuzz.option_trials as trials
 
     root, options = bases
-    monkeypatch.setattr(trials, '_check', lambda file, is_train: (root / 'made').mkdir(exist_ok=True))
+    monkeypatch.setattr(trials, '_check', lambda *_, **__: (root / 'made').mkdir(exist_ok=True))
     assert 'made files' in run_trial(root, 0, options).failure
     (root / 'made').rmdir()
-    monkeypatch.setattr(trials, '_check', lambda file, is_train: 1 / 0)
+    monkeypatch.setattr(trials, '_check', lambda *_, **__: 1 / 0)
     assert 'ZeroDivisionError' in run_trial(root, 0, options).failure

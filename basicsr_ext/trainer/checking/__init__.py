@@ -56,8 +56,8 @@ def check_options(
     networks = check_model(report)
     metrics = check_metrics(report)
 
-    states = root / 'experiments' / str(report.get('name')) / 'training_states'
-    check_files(report, root, resumes=auto_resume and any(states.glob('*.state')))
+    states = root / 'experiments' / f'{report.get("name")}' / 'training_states'
+    check_files(report, root, resumes=auto_resume and report.is_sound('name') and any(states.glob('*.state')))
 
     opened = {name: open_contents(report, name, dataset) for name, dataset in datasets.items()}
     contents = {name: found for name, found in opened.items() if found is not None}
