@@ -1,0 +1,71 @@
+"""The contextual loss: against loops in float64, limits, gradients, memory."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from basicsr_ext.functional.contextual import contextual_loss
+
+
+def by_loops(x, y, bandwidth):
+    centre = y.mean((0, 2, 3), keepdim=True)
+    losses = []
+    for a, b in zip((x - centre).flatten(2), (y - centre).flatten(2), strict=True):
+        positions = a.shape[1]
+        similarity = torch.zeros(positions, positions, dtype=a.dtype)
+        for i in range(positions):
+            distances = [
+                1 - max(0.0, min(1.0, (a[:, i] @ b[:, j] / a[:, i].norm() / b[:, j].norm()).item()))
+                for j in range(positions)
+            ]
+            weights = [math.exp((1 - d / (min(distances) + 1e-5)) / bandwidth) for d in distances]
+            similarity[i] = torch.tensor(weights) / sum(weights)
+        losses.append(-math.log(similarity.amax(0).mean().item() + 1e-5))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize('bandwidth', [0.1, 0.5])
+def test_equals_loops(bandwidth):
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 2, 5, 3, 4, dtype=torch.float64)
+    assert contextual_loss(x, y, bandwidth).item() == pytest.approx(by_loops(x, y, bandwidth), rel=1e-6)
+
+
+def test_equal_features_score_near_zero_and_position_does_not_matter():
+    torch.manual_seed(0)
+    y = torch.randn(1, 64, 5, 5, dtype=torch.float64)
+    assert contextual_loss(y, y).item() == pytest.approx(0, abs=1e-4)
+    assert contextual_loss(y.flip(-1), y).item() == pytest.approx(0, abs=1e-4)
+    assert contextual_loss(torch.randn_like(y), y) > 0.5
+
+
+def test_parts_change_neither_value_nor_gradient():
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 2, 8, 6, 6, dtype=torch.float64)
+    results = []
+    for max_pairs in (10**9, 100, 1):
+        features = x.clone().requires_grad_()
+        loss = contextual_loss(features, y, 0.5, max_pairs)
+        loss.backward()
+        results.append((loss.detach(), features.grad))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-10, atol=1e-12)
+
+
+def test_gradient():
+    torch.manual_seed(0)
+    x = torch.randn(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    y = torch.randn(1, 4, 3, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda f: contextual_loss(f, y, 0.5), x)
+
+
+def test_half_precision_is_computed_in_float32():
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 1, 16, 6, 6)
+    with torch.autocast('cpu', torch.bfloat16):
+        inside = contextual_loss(x, y)
+    torch.testing.assert_close(inside, contextual_loss(x, y))
+    assert contextual_loss(x.bfloat16(), y.bfloat16()).dtype == torch.float32
