@@ -8,7 +8,7 @@ import pkgutil
 from basicsr_ext import compat
 from basicsr_ext.errors import UserError
 
-_SUFFIXES = {'data': '_dataset', 'models': '_model'}
+_SUFFIXES = {'archs': '_arch', 'losses': '_loss', 'metrics': '_metric', 'data': '_dataset', 'models': '_model'}
 
 
 def register() -> None:

@@ -1,0 +1,1 @@
+"""Networks, in BasicSR's registry."""
