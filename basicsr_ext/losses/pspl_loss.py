@@ -1,0 +1,128 @@
+"""Pixel-level self-paced learning (PSPL, arXiv 2003.03113)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from basicsr.losses.loss_util import weight_reduce_loss
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.functional.self_paced import CRITERIA, self_paced_loss, step_of, width
+from basicsr_ext.functional.ssim_map import SSIMSettings
+
+
+@LOSS_REGISTRY.register()
+class PSPLLoss(nn.Module):
+    """A pixel loss of two images that are first multiplied by an attention map, which fades to ``gamma`` in training.
+
+    In the first hundreds of iterations the loss is almost 0, and in the end it is ``gamma`` times the plain one (for
+    ``l2`` and ``charbonnier`` about ``gamma`` squared times, and ``gamma`` times): that is the method.
+
+    The iteration sets the pace. Who knows it tells the loss by :meth:`set_iteration`: our models do, and ``basicsr
+    train`` does it for stock models. Under BasicSR's own command the loss counts its forward calls in training, to the
+    same numbers; what BasicSR resumes there knows nothing of losses, and needs ``start_iteration``.
+
+    Args:
+        gamma: Height of the attention, positive (Eq. 6).
+        mu: Similarity that gets the most attention (Eq. 6); -1 is SSIM's lower bound.
+        alpha: Growth of the attention's width in a step (Eq. 8).
+        beta: The width at step 0 (Eq. 8).
+        step_iters: Iterations of one step, positive; 1000 as in the published code.
+        k1: Constant of SSIM.
+        k2: Constant of SSIM.
+        data_range: Largest minus smallest value of the images. With images in [0, 1], 1 is the paper's formula, and 1/255
+            = 0.00392156862745098 gives the constants of the published code.
+        window_size: Side of SSIM's Gaussian window in pixels, odd.
+        sigma: Its standard deviation in pixels.
+        criterion: ``l1``, ``l2`` or ``charbonnier``.
+        loss_weight: Factor of the loss.
+        reduction: ``mean``, ``sum`` or ``none``.
+        start_iteration: Iterations that lie behind, where the loss counts by itself; what it is told wins.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        mu: float = -1.0,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        step_iters: float = 1000,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        data_range: float = 1.0,
+        window_size: int = 11,
+        sigma: float = 1.5,
+        criterion: str = 'l1',
+        loss_weight: float = 1.0,
+        reduction: str = 'mean',
+        start_iteration: int = 0,
+    ):
+        super().__init__()
+        for name, value in (('gamma', gamma), ('step_iters', step_iters)):
+            if not (math.isfinite(value) and value > 0):
+                raise UserError(f'PSPLLoss, {name}: expected a positive, finite number, found {value!r}.')
+        for name, value in (('mu', mu), ('alpha', alpha), ('beta', beta), ('loss_weight', loss_weight)):
+            if not math.isfinite(value):
+                raise UserError(f'PSPLLoss, {name}: expected a finite number, found {value!r}.')
+        for name, value, known in (
+            ('criterion', criterion, CRITERIA),
+            ('reduction', reduction, ('mean', 'sum', 'none')),
+        ):
+            if value not in known:
+                raise UserError(f'PSPLLoss, {name}: expected one of {", ".join(known)}, found {value!r}.')
+        if start_iteration < 0 or start_iteration != int(start_iteration):
+            raise UserError(f'PSPLLoss, start_iteration: expected a whole number from 0 on, found {start_iteration!r}.')
+        try:
+            self.settings = SSIMSettings(data_range, k1, k2, window_size, sigma)
+        except ValueError as error:
+            raise UserError(f'PSPLLoss, {error}') from None
+        self.gamma, self.mu, self.alpha, self.beta = gamma, mu, alpha, beta
+        self.step_iters = step_iters
+        self.criterion, self.loss_weight, self.reduction = criterion, loss_weight, reduction
+        self.iteration = int(start_iteration)
+        self._is_told = False
+
+    def set_iteration(self, iteration: int) -> None:
+        """Tells the loss the iteration, counted from 1; from then on it does not count by itself."""
+        self.iteration = iteration
+        self._is_told = True
+
+    @property
+    def delta(self) -> float:
+        """Width of the attention at the present iteration."""
+        return width(step_of(self.iteration, self.step_iters), self.alpha, self.beta)
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Returns the loss, float32 (float64 for float64 images).
+
+        Args:
+            pred: (N, C, H, W), of any floating-point type, also inside autocast.
+            target: Of the same shape.
+            weight: Of the pixels, (N, C, H, W) or (N, 1, H, W), as BasicSR's pixel losses take it.
+        """
+        if not self._is_told and self.training and torch.is_grad_enabled() and pred.requires_grad:
+            self.iteration += 1
+        losses = self_paced_loss(
+            pred,
+            target,
+            self.delta,
+            gamma=self.gamma,
+            mu=self.mu,
+            criterion=self.criterion,
+            settings=self.settings,
+        )
+        return self.loss_weight * weight_reduce_loss(losses, weight, self.reduction)
+
+    def extra_state(self) -> dict[str, int]:
+        """Returns what a checkpoint keeps of the loss."""
+        return {'iteration': self.iteration}
+
+    def load_extra_state(self, state: dict[str, int]) -> None:
+        """Restores what :meth:`extra_state` gave."""
+        self.iteration = state['iteration']

@@ -1,0 +1,44 @@
+"""What losses need of a model that knows nothing of it: to be told the iteration, and to be kept in checkpoints.
+
+BasicSR's own models hold each loss as an attribute, such as ``cri_pix``. Our models do both for the losses in their
+``criteria`` themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch import nn
+
+
+def tell_losses_the_iteration(model: Any) -> None:
+    """Makes a model tell its losses (``set_iteration``) the iteration before each training step."""
+    losses = _losses_with(model, 'set_iteration').values()
+    if not losses:
+        return
+    original = model.optimize_parameters
+
+    @functools.wraps(original)
+    def optimize_parameters(current_iter: int) -> None:
+        for loss in losses:
+            loss.set_iteration(current_iter)
+        original(current_iter)
+
+    model.optimize_parameters = optimize_parameters
+
+
+def loss_states(model: Any) -> dict[str, Any]:
+    """Returns what a model's losses keep (``extra_state``), by attribute."""
+    return {name: loss.extra_state() for name, loss in _losses_with(model, 'extra_state').items()}
+
+
+def load_loss_states(model: Any, states: dict[str, Any]) -> None:
+    """Restores what :func:`loss_states` returned; losses that are not there any more are passed over."""
+    for name, loss in _losses_with(model, 'load_extra_state').items():
+        if name in states:
+            loss.load_extra_state(states[name])
+
+
+def _losses_with(model: Any, method: str) -> dict[str, nn.Module]:
+    return {k: value for k, value in vars(model).items() if isinstance(value, nn.Module) and hasattr(value, method)}
