@@ -1,4 +1,4 @@
-"""Running a network over an image in overlapping tiles."""
+"""Running a network over an image in overlapping tiles that fade into one another, or over whole windows."""
 
 from __future__ import annotations
 
@@ -10,62 +10,121 @@ import torch
 
 from basicsr_ext.errors import UserError
 
-
-class Span(NamedTuple):
-    """One tile along one axis: it is read at ``start``, and its output is kept for ``keep_start`` to ``keep_stop``."""
-
-    start: int
-    keep_start: int
-    keep_stop: int
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 
-def tile_spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Cuts an axis into tiles of equal size, the last one moved inward, and shares it out between them.
+class Tiles(NamedTuple):
+    """The tiles of one axis.
 
-    Where two neighbours overlap, each keeps the half on its own side. So every kept pixel lies at least
-    ``overlap // 2`` pixels inside its tile, except at the ends of the axis.
+    Attributes:
+        size: Of every tile, in pixels.
+        starts: First pixel of each.
+        cuts: Between each tile and the next, where both weigh the same; in pixels from the beginning of the axis.
+        fade: Pixels around a cut along which one tile fades into the next.
+    """
 
-    Args:
-        length: Of the axis, in pixels.
-        tile: Size of a tile, in pixels; an axis that is not longer is one tile.
-        overlap: Smallest overlap of two neighbours, in pixels, 0 to ``tile - 1``.
+    size: int
+    starts: list[int]
+    cuts: list[float]
+    fade: float
 
-    Returns:
-        Spans in order; what they keep covers the axis once.
+
+def check_tile(tile: int | None, overlap: int) -> None:
+    """Refuses tiles without pixels, and overlaps that leave none.
 
     Raises:
         UserError: ``tile`` or ``overlap`` is out of range.
     """
+    if tile is None:
+        return
     if tile < 1:
         raise UserError(f'tile: expected a positive number of pixels, found {tile}.')
     if not 0 <= overlap < tile:
         raise UserError(f'overlap: expected 0 to {tile - 1} pixels for tiles of {tile} pixels, found {overlap}.')
-    starts = [*range(0, length - tile, tile - overlap), max(length - tile, 0)]
-    cuts = [0, *((left + tile + right) // 2 for left, right in itertools.pairwise(starts)), length]
-    return [Span(*span) for span in zip(starts, cuts[:-1], cuts[1:], strict=True)]
+
+
+def lay_tiles(length: int, tile: int, overlap: int, window: int = 1) -> Tiles:
+    """Spreads tiles of equal size evenly over an axis.
+
+    Neighbours share a quarter more than ``overlap``: they fade into each other there, so that no pixel counts that lies
+    less than ``overlap // 2`` inside its tile, except at the ends of the axis.
+
+    Args:
+        length: Of the axis, in pixels; a multiple of ``window``.
+        tile: Size of a tile in pixels, rounded up to whole windows; an axis that is not longer is one tile.
+        overlap: Pixels that two neighbours share besides those along which they fade; 0 to ``tile - 1``.
+        window: All tiles begin and end at multiples of it.
+
+    Raises:
+        UserError: ``tile`` or ``overlap`` is out of range.
+    """
+    check_tile(tile, overlap)
+    windows, shared = length // window, -(-overlap // window)
+    size = max(-(-tile // window), shared + 1)
+    if windows <= size:
+        return Tiles(length, [0], [], 0.0)
+    fade = min(overlap // 4, (size - 1) * window - overlap)
+    shared = -(-(overlap + fade) // window)
+    steps = -(-(windows - size) // (size - shared))
+    starts = [step * (windows - size) // steps * window for step in range(steps + 1)]
+    pairs = list(itertools.pairwise(starts))
+    size *= window
+    cuts = [(right + left + size) / 2 for left, right in pairs]
+    return Tiles(size, starts, cuts, min(left + size - right for left, right in pairs) - overlap)
+
+
+def tile_weights(tiles: Tiles, scale: int) -> torch.Tensor:
+    """How much each output pixel of each tile counts along an axis; over a pixel the weights of all tiles sum to 1.
+
+    Args:
+        tiles: Of the axis.
+        scale: Output pixels per input pixel.
+
+    Returns:
+        Tensor of shape (number of tiles, size * scale), float64.
+    """
+    places = (torch.arange(tiles.size * scale, dtype=torch.float64) + 0.5) / scale
+    rows = []
+    for index, start in enumerate(tiles.starts):
+        before = tiles.cuts[index - 1] if index else None
+        after = tiles.cuts[index] if index < len(tiles.cuts) else None
+        weights = torch.ones_like(places) if before is None else _fade_in(start + places - before, tiles.fade)
+        rows.append(weights if after is None else weights - _fade_in(start + places - after, tiles.fade))
+    return torch.stack(rows)
+
+
+def _fade_in(distance: torch.Tensor, width: float) -> torch.Tensor:
+    """Rises smoothly from 0 to 1 along ``width``, in the middle of which ``distance`` is 0."""
+    if width <= 0:
+        return (distance >= 0).to(distance)
+    share = (distance / width + 0.5).clamp(0, 1)
+    return share * share * (3 - 2 * share)
 
 
 def tiled_forward(
-    network: Callable[[torch.Tensor], torch.Tensor],
+    network: Network,
     image: torch.Tensor,
-    scale: int,
+    scale: int | None,
     tile: int | None,
     overlap: int = 16,
     batch_size: int = 1,
+    window: int = 1,
 ) -> torch.Tensor:
-    """Runs a fully convolutional network over an image, tile by tile.
+    """Runs a network over an image, tile by tile; tiles fade into one another.
 
-    The result equals that of the whole image where ``overlap // 2`` covers the network's receptive field (its radius,
-    in pixels of the input).
+    The result equals that of the whole image where ``overlap // 2`` covers the network's receptive field (its radius, in
+    pixels of the input), that is, where ``overlap`` covers its diameter.
 
     Args:
         network: Maps (n, channels, h, w) to (n, any, h * scale, w * scale).
         image: Of shape (n, channels, height, width).
-        scale: Factor by which the network enlarges.
+        scale: Factor by which the network enlarges; ``None`` takes what it does.
         tile: Height and width of a tile in pixels of the input; an image side that is shorter is taken whole.
             ``None`` runs the whole image at once.
-        overlap: Smallest overlap of two neighbouring tiles, in pixels of the input.
+        overlap: Of two neighbouring tiles, in pixels of the input; they share up to a quarter more, to fade.
         batch_size: Tiles that go through the network together.
+        window: The network takes sides that are multiples of it: images are padded by mirroring, tiles are rounded up
+            and begin at whole windows.
 
     Returns:
         Tensor of shape (n, any, height * scale, width * scale), of the dtype that the network gives.
@@ -73,37 +132,73 @@ def tiled_forward(
     Raises:
         UserError: ``tile`` or ``overlap`` is out of range, or the network's output is not ``scale`` times its input.
     """
+    check_tile(tile, overlap)
+    height, width = image.shape[-2:]
+    padded = pad_to_multiple(image, window)
     if tile is None:
-        return _checked_forward(network, image, scale)
-    count, _, height, width = image.shape
-    rows, columns = tile_spans(height, tile, overlap), tile_spans(width, tile, overlap)
-    tile_height, tile_width = min(tile, height), min(tile, width)
-    places = [(index, row, column) for index in range(count) for row in rows for column in columns]
+        output = _checked_forward(network, padded, scale)
+    else:
+        output = _blended_forward(network, padded, scale, tile, overlap, batch_size, window)
+    scale = output.shape[-1] // padded.shape[-1]
+    return output[..., : height * scale, : width * scale]
+
+
+def pad_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Mirrors an image (..., height, width) at its last row and column, as often as it takes to fill whole windows."""
+    for axis in (-2, -1):
+        length = image.shape[axis]
+        if length % multiple:
+            period = max(2 * (length - 1), 1)
+            places = torch.arange(length + -length % multiple, device=image.device) % period
+            image = image.index_select(axis, torch.where(places < length, places, period - places))
+    return image
+
+
+def _blended_forward(
+    network: Network, image: torch.Tensor, scale: int | None, tile: int, overlap: int, batch_size: int, window: int
+) -> torch.Tensor:
+    rows, columns = (lay_tiles(length, tile, overlap, window) for length in image.shape[-2:])
+    places = itertools.product(range(len(image)), range(len(rows.starts)), range(len(columns.starts)))
     result: torch.Tensor | None = None
-    for group in _groups(places, batch_size):
-        tiles = torch.stack(
-            [image[n, :, r.start : r.start + tile_height, c.start : c.start + tile_width] for n, r, c in group]
-        )
+    for group in _groups(list(places), batch_size):
+        tiles = torch.stack([_tile_of(image[n], rows, row, columns, column) for n, row, column in group])
         outputs = _checked_forward(network, tiles, scale)
         if result is None:
-            result = outputs.new_empty((count, outputs.shape[1], height * scale, width * scale))
-        for (n, r, c), output in zip(group, outputs, strict=True):
-            result[n, :, _scaled(r, scale), _scaled(c, scale)] = output[:, _inner(r, scale), _inner(c, scale)]
+            scale = outputs.shape[-1] // tiles.shape[-1]
+            dtype = torch.promote_types(outputs.dtype, torch.float32)  # half precision would round at every fade
+            size = (image.shape[-2] * scale, image.shape[-1] * scale)
+            result = torch.zeros((len(image), outputs.shape[1], *size), dtype=dtype, device=outputs.device)
+            weights = [tile_weights(axis, scale).to(result) for axis in (rows, columns)]
+        assert scale is not None
+        for (n, row, column), output in zip(group, outputs, strict=True):
+            weighted = output * weights[0][row][:, None] * weights[1][column]
+            _tile_of(result[n], rows, row, columns, column, scale).add_(weighted)
     assert result is not None
-    return result
+    return result.to(outputs.dtype)
 
 
-def _checked_forward(network: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, scale: int) -> torch.Tensor:
+def _tile_of(image: torch.Tensor, rows: Tiles, row: int, columns: Tiles, column: int, scale: int = 1) -> torch.Tensor:
+    """Returns a view of one tile of an image (channels, height, width) that is ``scale`` times as large."""
+    top, left = rows.starts[row] * scale, columns.starts[column] * scale
+    return image[:, top : top + rows.size * scale, left : left + columns.size * scale]
+
+
+def _checked_forward(network: Network, image: torch.Tensor, scale: int | None) -> torch.Tensor:
     output = network(image)
     if not isinstance(output, torch.Tensor) or output.ndim != 4:
         raise UserError(
             f'The network gives {type(output).__name__}, expected one image tensor: use another network (network_g).'
         )
-    expected = (image.shape[-2] * scale, image.shape[-1] * scale)
-    if output.shape[-2:] != expected:
+    given = image.shape[-2:]
+    factor = output.shape[-1] // given[-1] if scale is None else scale
+    expected = (given[0] * factor, given[1] * factor)
+    if output.shape[-2:] != expected or factor < 1:
+        wanted = (
+            'a whole number of times as many' if scale is None else f'{expected[0]}x{expected[1]} for scale {scale}'
+        )
         raise UserError(
-            f'The network turns {image.shape[-2]}x{image.shape[-1]} pixels into {output.shape[-2]}x{output.shape[-1]}, '
-            f'expected {expected[0]}x{expected[1]} for scale {scale}: change scale, or the network (network_g).'
+            f'The network turns {given[0]}x{given[1]} pixels into {output.shape[-2]}x{output.shape[-1]}, '
+            f'expected {wanted}: change scale, or the network (network_g).'
         )
     return output
 
@@ -111,13 +206,3 @@ def _checked_forward(network: Callable[[torch.Tensor], torch.Tensor], image: tor
 def _groups(places: list, size: int) -> Iterator[list]:
     for start in range(0, len(places), size):
         yield places[start : start + size]
-
-
-def _scaled(span: Span, scale: int) -> slice:
-    """Where the kept part lies in the whole output."""
-    return slice(span.keep_start * scale, span.keep_stop * scale)
-
-
-def _inner(span: Span, scale: int) -> slice:
-    """Where the kept part lies in the tile's output."""
-    return slice((span.keep_start - span.start) * scale, (span.keep_stop - span.start) * scale)

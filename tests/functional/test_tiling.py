@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.tiling import tile_spans, tiled_forward
+from basicsr_ext.functional.tiling import lay_tiles, pad_to_multiple, tile_weights, tiled_forward
 
 RADIUS = 4
 
@@ -51,7 +51,7 @@ def test_tiles_are_of_one_size_and_batched():
         return tiles
 
     image = torch.rand(1, 1, 30, 11)
-    assert torch.equal(tiled_forward(network, image, 1, 12, 4, batch_size=3), image)
+    torch.testing.assert_close(tiled_forward(network, image, 1, 12, 4, batch_size=3), image, rtol=0, atol=1e-6)
     assert shapes == [(3, 1, 12, 11), (1, 1, 12, 11)]
 
 
@@ -62,15 +62,69 @@ def test_without_tiles_the_network_runs_once():
 
 
 @pytest.mark.parametrize('length', [1, 9, 10, 11, 16, 37, 100])
-@pytest.mark.parametrize('overlap', [0, 1, 4, 9])
-def test_spans_cover_an_axis_once_and_keep_their_margin(length, overlap):
-    tile = 10
-    spans = tile_spans(length, tile, overlap)
-    assert [pixel for span in spans for pixel in range(span.keep_start, span.keep_stop)] == list(range(length))
-    for span in spans:
-        assert 0 <= span.start <= max(length - tile, 0)
-        assert span.keep_start == 0 or span.keep_start - span.start >= overlap // 2
-        assert span.keep_stop == length or span.start + tile - span.keep_stop >= overlap // 2
+@pytest.mark.parametrize('overlap', [0, 1, 4, 8, 9])
+@pytest.mark.parametrize('scale', [1, 3])
+def test_weights_sum_to_one_and_keep_their_margin(length, overlap, scale):
+    tiles = lay_tiles(length, 10, overlap)
+    weights = tile_weights(tiles, scale)
+    total = torch.zeros(length * scale, dtype=torch.float64)
+    for start, row in zip(tiles.starts, weights, strict=True):
+        assert 0 <= start <= max(length - 10, 0)
+        assert row.min() >= 0
+        total[start * scale : start * scale + len(row)] += row
+        margin = overlap // 2 * scale
+        assert start == 0 or not row[:margin].any()
+        assert start + tiles.size == length or not row[len(row) - margin :].any()
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
+
+
+def test_tiles_fade_into_one_another():
+    """A network that gives each tile another brightness: no step, where a cut would make one of 1."""
+    brightness = iter([0.0, 1.0])
+    result = tiled_forward(lambda tile: torch.full_like(tile, next(brightness)), torch.zeros(1, 1, 8, 76), 1, 48, 16)
+    assert result[..., 0].max() == 0 and result[..., -1].min() == 1
+    steps = result[0, 0, 0].diff()
+    assert steps.min() >= 0 and 0 < steps.max() < 0.5
+
+
+@pytest.mark.parametrize('window', [4, 8])
+@pytest.mark.parametrize(('height', 'width'), [(40, 33), (5, 70), (3, 1)])
+def test_windows(window, height, width):
+    """A network that takes whole windows only, and treats each by itself, as the whole image would be treated."""
+
+    def network(image):
+        assert image.shape[-1] % window == image.shape[-2] % window == 0
+        blocks = torch.nn.functional.avg_pool2d(image, window)
+        return image * blocks.repeat_interleave(window, -1).repeat_interleave(window, -2)
+
+    image = torch.rand(2, 3, height, width, dtype=torch.float64)
+    whole = tiled_forward(network, image, 1, None, window=window)
+    assert whole.shape == image.shape
+    expected = network(pad_to_multiple(image, window))[..., :height, :width]
+    torch.testing.assert_close(whole, expected, rtol=0, atol=0)
+    for tile, overlap in ((18, 3), (9, 8), (1, 0)):
+        tiled = tiled_forward(network, image, 1, tile, overlap, 3, window)
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-12)
+
+
+def test_padding_mirrors_as_torch_does_and_images_of_any_size():
+    image = torch.rand(1, 2, 9, 13)
+    expected = nn.functional.pad(image, (0, 3, 0, 7), mode='reflect')
+    assert torch.equal(pad_to_multiple(image, 8), expected)
+    assert pad_to_multiple(torch.tensor([[1.0, 2.0, 3.0]]), 8)[0].tolist() == [1, 2, 3, 2, 1, 2, 3, 2]
+    assert torch.equal(pad_to_multiple(torch.ones(1, 1, 1, 1), 4), torch.ones(1, 1, 4, 4))
+
+
+def test_the_scale_is_found():
+    image = torch.rand(1, 3, 20, 24)
+    enlarge = nn.Upsample(scale_factor=3)
+    for tile in (None, 10):
+        torch.testing.assert_close(tiled_forward(enlarge, image, None, tile, 4, window=5), enlarge(image))
+
+
+def test_half_precision_is_blended_in_float32():
+    image = torch.full((1, 1, 40, 40), 0.999, dtype=torch.bfloat16)
+    assert torch.equal(tiled_forward(lambda tile: tile, image, 1, 16, 8), image)
 
 
 def test_a_network_of_another_scale_is_named():

@@ -1,0 +1,1 @@
+"""Trained networks and finished images: upscaling, testing, scoring."""

@@ -1,0 +1,111 @@
+"""From a file of weights to a network that is ready to run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.models.network_needs import Needs, needs_of
+from basicsr_ext.models.weights import NETWORK_KEY, read_content, read_weights
+from basicsr_ext.prepare.teacher import build_teacher, teacher_from_file
+
+
+class TrainedNetwork(NamedTuple):
+    """A network with its weights.
+
+    Attributes:
+        network: On its device, in evaluation mode.
+        scale: Factor by which it enlarges.
+        needs: What its input must be like.
+    """
+
+    network: nn.Module
+    scale: int
+    needs: Needs
+
+
+def check_network_file(path: str | os.PathLike) -> Mapping[str, Any] | None:
+    """Reads a file of weights, and refuses what holds no network that makes images.
+
+    Args:
+        path: Network file of ours or BasicSR's, state dict, or ``.safetensors``.
+
+    Returns:
+        What the file says of its network (label, network option, scale); ``None`` where it holds weights only.
+
+    Raises:
+        UserError: It is missing or damaged, a training state, or the file of a discriminator.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f'Weights {path}: expected a file, such as net_g_latest.pth, found a folder.')
+    content = read_content(path)
+    if 'optimizers' in content and 'iter' in content:
+        network = path.parent.with_name('models') / f'net_g_{content["iter"]}.pth'
+        raise UserError(f'Weights {path}: expected a file of a network, found a training state. Try {network}.')
+    record = content.get(NETWORK_KEY)
+    if not isinstance(record, Mapping) or not isinstance(record.get('network'), Mapping) or 'scale' not in record:
+        return None
+    label = str(record.get('label'))
+    if label.startswith('net_d'):
+        raise UserError(
+            f'Weights {path}: expected a network that makes images, found {label}, the discriminator '
+            f'{record["network"].get("type")}. Give the file of net_g.'
+        )
+    return record
+
+
+def open_network(
+    weights: str | os.PathLike,
+    device: torch.device,
+    *,
+    options: str | os.PathLike | None = None,
+    param_key: str | None = None,
+) -> TrainedNetwork:
+    """Builds the network that a file of weights belongs to.
+
+    Args:
+        weights: As for :func:`check_network_file`.
+        device: Where it shall run.
+        options: Option file whose ``network_g`` and ``scale`` describe the network; default: what the file itself says;
+            where it says nothing, what spandrel recognises, if that is installed.
+        param_key: Entry of the file; default: ``params_ema``, else ``params``, else the whole file.
+
+    Raises:
+        UserError: There is no description, or the weights do not fit it.
+    """
+    record = check_network_file(weights)
+    if options is not None:
+        network, scale = teacher_from_file(options)
+    elif record is not None:
+        network, scale = dict(record['network']), record['scale']
+    else:
+        return _recognised(weights, device, param_key)
+    return TrainedNetwork(build_teacher(network, weights, param_key, device), scale, needs_of(network))
+
+
+def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str | None) -> TrainedNetwork:
+    way_out = 'Give the option file of its network (-opt), with network_g and scale'
+    read_weights(weights, param_key)  # says so where there are none
+    if importlib.util.find_spec('spandrel') is None:
+        raise UserError(
+            f'Weights {weights}: this file holds weights only. {way_out}; or let the library spandrel recognise it: '
+            'pip install "basicsr-ext[teachers]".'
+        )
+    from basicsr_ext.prepare.recognised import recognised_teacher
+
+    try:
+        found = recognised_teacher(weights, param_key)
+    except UserError:
+        raise UserError(
+            f'Weights {weights}: this file holds weights only, of a network that spandrel does not recognise. {way_out}.'
+        ) from None
+    channels = getattr(getattr(found.network, '_descriptor', None), 'input_channels', 3)
+    return TrainedNetwork(found.network.to(device), found.scale, Needs(1, channels == 1))

@@ -1,0 +1,121 @@
+"""Image files with everything in them: alpha, 16 bits, one grey channel."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.prepare.pieces import write_whole
+from basicsr_ext.storage.base import ImageSpec
+from basicsr_ext.storage.decoding import DecodingError, decode_window
+from basicsr_ext.storage.headers import HeaderError, read_header
+
+
+class Format(NamedTuple):
+    """What an image format holds.
+
+    Attributes:
+        deep: 16 bits.
+        alpha: Opacity.
+        parameters: For OpenCV's encoder.
+    """
+
+    deep: bool
+    alpha: bool
+    parameters: tuple[int, ...] = ()
+
+
+FORMATS = {
+    'png': Format(True, True),
+    'tif': Format(True, False),
+    'webp': Format(False, True, (cv2.IMWRITE_WEBP_QUALITY, 101)),  # lossless
+    'bmp': Format(False, False),
+    'jpg': Format(False, False, (cv2.IMWRITE_JPEG_QUALITY, 95)),
+}
+
+
+class Picture(NamedTuple):
+    """An image.
+
+    Attributes:
+        pixels: RGB or grey (height, width, 3 or 1), uint8 or uint16.
+        alpha: Opacity (height, width), of the same type; ``None`` where there is none.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+
+
+def read_picture(file: Path) -> Picture:
+    """Reads an image; an orientation that it carries is obeyed.
+
+    Raises:
+        UserError: The file cannot be read, is damaged, or of a kind that is not supported.
+    """
+    try:
+        encoded = np.fromfile(file, np.uint8)
+        header = read_header(io.BytesIO(encoded.tobytes()))
+        spec = ImageSpec(
+            header.height, header.width, header.channels, np.dtype(np.uint16 if header.bits == 16 else np.uint8)
+        )
+        pixels = decode_window(encoded, spec, 0, 0, header.height, header.width)
+        everything = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    except OSError as error:
+        raise UserError(f'{file}: cannot be read: {error.strerror}.') from None
+    except (HeaderError, DecodingError, cv2.error) as error:
+        raise UserError(f'{file}: {error} Replace or remove the file.') from None
+    if everything is None or everything.ndim != 3 or everything.shape[2] != 4:
+        return Picture(pixels)
+    return Picture(pixels, _turned_alpha(everything, pixels))
+
+
+def _turned_alpha(everything: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """OpenCV obeys an orientation only where it drops alpha: finds the one that was obeyed, and turns alpha alike."""
+    colours = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    for horizontal, vertical, transpose in itertools.product((False, True), repeat=3):
+        turned = everything[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+        turned = turned.swapaxes(0, 1) if transpose else turned
+        if np.array_equal(turned[..., 2::-1], colours):
+            return np.ascontiguousarray(turned[..., 3])
+    return np.ascontiguousarray(everything[..., 3])
+
+
+def write_picture(file: Path, picture: Picture) -> None:
+    """Writes an image; the file appears when it is whole. What the format cannot hold is left out.
+
+    Args:
+        file: Its extension, one of :data:`FORMATS`, chooses the format.
+        picture: The image.
+
+    Raises:
+        UserError: Writing fails; nothing is left of the file.
+    """
+    form = FORMATS[file.suffix[1:]]
+    pixels, alpha = picture.pixels, picture.alpha if form.alpha else None
+    if pixels.dtype == np.uint16 and not form.deep:
+        pixels, alpha = (None if plane is None else _in_8_bits(plane) for plane in (pixels, alpha))
+    if alpha is not None:
+        pixels = np.dstack([np.broadcast_to(pixels, (*alpha.shape, 3))[..., ::-1], alpha])
+    elif pixels.shape[2] == 3:
+        pixels = pixels[..., ::-1]
+    try:
+        _, encoded = cv2.imencode(file.suffix, np.ascontiguousarray(pixels), form.parameters)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, encoded.tobytes())
+    except cv2.error as error:  # such as a JPEG of more than 65535 pixels
+        raise UserError(f'{file}: OpenCV cannot write it ({error.err}). Choose another format (--ext).') from None
+    except OSError as error:
+        raise UserError(
+            f'{file}: writing failed ({error.strerror or error}). Check that the place is writable and has room, or choose '
+            'another.'
+        ) from None
+
+
+def _in_8_bits(plane: np.ndarray) -> np.ndarray:
+    return ((plane.astype(np.uint32) + 128) // 257).astype(np.uint8)

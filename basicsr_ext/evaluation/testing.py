@@ -1,0 +1,118 @@
+"""``basicsr test``: BasicSR's own test, for one checkpoint or several, with the scores of every image in tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext import __version__
+from basicsr_ext.errors import UserError
+from basicsr_ext.report.results import Scores, as_text, write_results
+from basicsr_ext.trainer import run
+from basicsr_ext.trainer.checking.source import OptionSource, read_source
+
+
+def run_test(
+    options: str | os.PathLike | Mapping[str, Any],
+    weights: Sequence[str | os.PathLike] = (),
+    *,
+    launcher: str = 'none',
+    debug: bool = False,
+    force_yml: Iterable[str] = (),
+    root: str | os.PathLike | None = None,
+) -> list[Scores]:
+    """Tests with BasicSR's ``test_pipeline``; prints a table of scores, and writes them as JSON, Markdown and CSV.
+
+    They are written into the folder of the results, ``results/<name>``. With ``weights``, each checkpoint has a folder
+    named after it in there, and its scores in it; those of all together are in ``results/<name>`` too.
+
+    Args:
+        options: Path of an option file, or the options as a mapping.
+        weights: Files to test instead of ``path.pretrain_network_g``.
+        launcher: ``none``, ``pytorch`` (under torchrun) or ``slurm``.
+        debug: BasicSR's debug mode.
+        force_yml: Assignments such as ``val:save_img=true``.
+        root: Where ``results`` is made; default: the option ``path.root``, or the working directory.
+
+    Returns:
+        Scores of each checkpoint on each set.
+
+    Raises:
+        UserError: Options, files or devices are not as they must be.
+    """
+    source = read_source(options, force_yml)
+    settings: dict[str, Any] = {'tool_version': __version__}
+    if not weights:
+        done = run.test(source, launcher=launcher, debug=debug, root=root)
+        results = _results(done, Path(done.opt['path'].get('pretrain_network_g') or done.opt['name']).stem)
+        _report(results, [(done.folder, results)], done.opt, settings)
+        return results
+
+    files = _check_weights(weights)
+    each: list[tuple[Path, list[Scores]]] = []
+    for (label, file), last in zip(files.items(), [False] * (len(files) - 1) + [True], strict=True):
+        done = run.test(
+            _with_weights(source, file), launcher=launcher, debug=debug, root=root, subfolder=label, leave_ranks=last
+        )
+        each.append((done.folder, _results(done, label)))
+    results = [scores for _, of_one in each for scores in of_one]
+    _report(results, each, done.opt, settings)
+    return results
+
+
+def _check_weights(weights: Sequence[str | os.PathLike]) -> dict[str, Path]:
+    """Refuses files that are no networks, before the first test begins; gives each a name.
+
+    Returns:
+        Name -> absolute path: the file's name, after that of its experiment where two would have one name.
+    """
+    from basicsr_ext.registration import register
+
+    register()
+    from basicsr_ext.evaluation.network_file import check_network_file
+
+    files = list(dict.fromkeys(Path(os.path.abspath(os.path.expanduser(file))) for file in weights))
+    for file in files:
+        check_network_file(file)
+    stems = [file.stem for file in files]
+    labels = [
+        stem if stems.count(stem) == 1 else f'{(file.parents[1] if len(file.parts) > 2 else file.parent).name}_{stem}'
+        for stem, file in zip(stems, files, strict=True)
+    ]
+    if len(set(labels)) < len(labels):
+        labels = [f'{place}_{stem}' for place, stem in enumerate(stems, 1)]
+    return dict(zip(labels, files, strict=True))
+
+
+def _with_weights(source: OptionSource, file: Path) -> OptionSource:
+    values = deepcopy(source.values)
+    paths = values.get('path')
+    if not isinstance(paths, Mapping) and paths is not None:
+        raise UserError(f'path: expected a block of options, found {paths!r}.')
+    values['path'] = {**(paths or {}), 'pretrain_network_g': str(file)}
+    return OptionSource(values, source.places, source.file)
+
+
+def _results(done: run.TestRun, method: str) -> list[Scores]:
+    return [Scores(dataset, method, images) for dataset, images in done.scores.items()]
+
+
+def _report(
+    results: list[Scores], each: list[tuple[Path, list[Scores]]], opt: Mapping[str, Any], settings: dict[str, Any]
+) -> None:
+    """Prints and writes what there is, on the first rank."""
+    if not results or opt['rank'] != 0:
+        return
+    how = {key: value for key, value in opt['val'].items() if key not in ('save_img', 'suffix', 'pbar')}
+    settings.update(name=opt['name'], scale=opt.get('scale', 1), **how)
+    for folder, of_one in each:
+        if of_one:
+            write_results(of_one, folder, settings)
+    folder = each[0][0]
+    if len(each) > 1:
+        folder = folder.parent
+        write_results(results, folder, settings)
+    print(f'\n{as_text(results)}\n\n{folder}: metrics.json, metrics.md, metrics.csv', flush=True)

@@ -1,0 +1,84 @@
+"""NRQM, also known as Ma, for ``val.metrics``, computed by pyiqa."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache, partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.metrics.images import Order, as_rgb, as_tensor, check_options
+from basicsr_ext.metrics.networks import choose_device, fetching, require
+
+
+@METRIC_REGISTRY.register()
+def NRQM(
+    img: np.ndarray,
+    img2: np.ndarray | None = None,
+    crop_border: int = 0,
+    model_path: str | None = None,
+    device: str = 'auto',
+    input_order: Order = 'HWC',
+    better: Literal['higher', 'lower'] = 'higher',
+) -> float:
+    """No-reference quality metric for super-resolution, also called Ma: from 0 to 10.
+
+    Args:
+        img: BGR or grey image, uint8, or floating point on [0, 255].
+        img2: Not used; BasicSR hands it over where there is a GT image.
+        crop_border: Pixels to leave out at each side.
+        model_path: The regression model, ``NRQM_model.mat``; default: pyiqa's, which is downloaded once.
+        device: auto (the GPU where there is one), cpu, cuda, ...
+        input_order: HWC or CHW.
+        better: Read by BasicSR's record of the best iteration.
+
+    Raises:
+        UserError: The options or the image do not fit; the package or the model are missing.
+
+    Source: Ma et al., "Learning a no-reference quality metric for single-image super-resolution", CVIU 2017.
+    """
+    chosen = choose_device(device)
+    image = as_tensor(as_rgb(img, crop_border, input_order), chosen)
+    with torch.inference_mode():
+        return float(build_nrqm(str(chosen), 'yiq', model_path)(image))
+
+
+@lru_cache(maxsize=4)
+def build_nrqm(device: str, color_space: str, model_path: str | None = None) -> Any:
+    """Makes pyiqa's metric, once for the same arguments.
+
+    Args:
+        device: Where it computes.
+        color_space: Whose luminance it takes: ``yiq`` as its authors, ``ycbcr`` as within the perceptual index.
+        model_path: As for :func:`NRQM`.
+    """
+    pyiqa = require('pyiqa', 'NRQM', 'iqa')
+    make = partial(pyiqa.create_metric, 'nrqm', device=torch.device(device), color_space=color_space)
+    if model_path is None:
+        with fetching('NRQM', 'model_path'):
+            return make()
+    path = os.path.expanduser(model_path)
+    if not os.path.isfile(path):
+        raise UserError(f'model_path: expected a file at {model_path}, found none.')
+    try:
+        return make(pretrained_model_path=path)
+    except Exception as error:  # whatever SciPy makes of another file
+        raise UserError(f'model_path: expected NRQM_model.mat, found another file at {model_path} ({error}).') from None
+
+
+def check_nrqm(color_space: str = 'yiq', **options: Any) -> None:
+    """Checks the options of :func:`NRQM`, and that it can be computed.
+
+    Raises:
+        UserError: An option is wrong, or the package or the model are missing.
+    """
+    check_options(options.get('crop_border', 0), options.get('input_order', 'HWC'))
+    build_nrqm(str(choose_device(options.get('device', 'auto'))), color_space, options.get('model_path'))
+
+
+NRQM.better = 'higher'
+NRQM.check_ready = check_nrqm

@@ -1,0 +1,240 @@
+"""`basicsr test` as users run it: several sets and checkpoints, tables, tiles, luminance networks, ranks."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from run_helpers import TINY_EDSR, on_ranks, sr_options, write_options, write_pairs
+
+import basicsr_ext
+from basicsr_ext.cli import main
+
+basicsr_ext.register()
+
+SWINIR = {'type': 'SwinIR', 'upscale': 2, 'in_chans': 3, 'img_size': 8, 'window_size': 4, 'img_range': 1.0, 'depths': [2],
+          'embed_dim': 8, 'num_heads': [2], 'mlp_ratio': 2, 'upsampler': 'pixelshuffledirect',
+          'resi_connection': '1conv'}  # fmt: skip
+
+
+def save_network(path: Path, network: dict, seed: int = 0, **more) -> dict:
+    """Writes random weights of a network, and returns them."""
+    from basicsr.archs import build_network
+
+    torch.manual_seed(seed)
+    weights = build_network(dict(network)).state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'params': weights, **more}, path)
+    return weights
+
+
+def scored_options(root: Path, model_type: str = 'SRModel', **val) -> dict:
+    options = sr_options(root, name='scored', model_type=model_type)
+    data = options['datasets']['val']
+    options['datasets'] = {'test_1': {**data, 'name': 'First'}, 'test_2': {**data, 'name': 'Second'}}
+    options['path'] = {'pretrain_network_g': 'a.pth', 'strict_load_g': True}
+    metric = {'crop_border': 2, 'test_y_channel': True}
+    metrics = {'psnr': {'type': 'calculate_psnr', **metric}, 'ssim': {'type': 'calculate_ssim', **metric}}
+    options['val'] = {'save_img': False, 'suffix': None, 'metrics': metrics, **val}
+    for key in ('train', 'logger'):
+        options.pop(key)
+    return options
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch, photos):
+    """Working directory with image pairs and two checkpoints."""
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path, photos)
+    save_network(tmp_path / 'a.pth', TINY_EDSR, 0)
+    save_network(tmp_path / 'b.pth', TINY_EDSR, 1)
+    return tmp_path
+
+
+def run_test(root: Path, options: dict, *arguments: str) -> None:
+    assert main(['test', '-opt', str(write_options(root / 't.yml', options)), *arguments]) == 0
+
+
+def results(folder: Path) -> dict:
+    """(set, checkpoint) -> image -> metric -> value, from metrics.json."""
+    content = json.loads((folder / 'metrics.json').read_text())
+    return {(r['dataset'], r['method']): r['images'] for r in content['results']}
+
+
+def test_scores_of_every_image_are_those_of_basicsr(root, capsys, photos):
+    from basicsr.archs import build_network
+    from basicsr.metrics import calculate_psnr
+    from basicsr.utils import img2tensor, tensor2img
+
+    run_test(root, scored_options(root, save_img=True))
+    folder = root / 'results/scored'
+    found = results(folder)
+    assert list(found) == [('First', 'a'), ('Second', 'a')]
+    assert list(found['First', 'a']) == sorted(photos)
+    network = build_network(TINY_EDSR)
+    network.load_state_dict(torch.load('a.pth')['params'])
+    for key, scores in found['First', 'a'].items():
+        lq, gt = (cv2.imread(str(root / f'{kind}/{key}.png')) for kind in ('lr', 'hr'))
+        with torch.no_grad():
+            output = tensor2img(network(img2tensor(lq / np.float32(255))[None]))
+        assert scores['psnr'] == pytest.approx(calculate_psnr(output, gt, 2, test_y_channel=True), abs=1e-3)
+        assert 0 < scores['ssim'] < 1
+        saved = cv2.imread(str(folder / f'visualization/First/{key}_scored.png'))
+        assert np.abs(saved.astype(int) - output).max() <= 1
+    text = capsys.readouterr().out
+    for line in ('First: a', 'Second: a', 'First (mean)', *photos):
+        assert line in text
+    mean = np.mean([scores['psnr'] for scores in found['First', 'a'].values()])
+    assert f'{mean:.4f}' in text and f'{mean:.4f}' in (folder / 'metrics.md').read_text()
+    rows = list(csv.DictReader((folder / 'metrics.csv').open()))
+    assert len(rows) == 2 * (len(photos) + 1) and float(rows[len(photos)]['psnr']) == pytest.approx(mean)
+
+
+def test_several_checkpoints(root):
+    save_network(root / 'other/models/a.pth', TINY_EDSR, 2)
+    (root / 'results/scored').mkdir(parents=True)
+    run_test(root, scored_options(root, save_img=True), '--weights', 'a.pth', 'b.pth', 'other/models/a.pth')
+    folder = root / 'results/scored'
+    labels = [f'{root.parent.name}_a', 'b', 'other_a']
+    assert list(results(folder)) == [(name, label) for label in labels for name in ('First', 'Second')]
+    for label in labels:
+        assert len(list((folder / label / 'visualization').rglob('*.png'))) == 10
+        assert {key[1] for key in results(folder / label)} == {label}
+    scores = [results(folder)['First', label]['coffee']['psnr'] for label in labels]
+    assert len(set(scores)) == 3
+    run_test(root, scored_options(root), '--weights', 'b.pth')  # joins the others, and archives its former self
+    assert results(folder / 'b')['First', 'b']['coffee']['psnr'] == pytest.approx(scores[1])
+    assert (folder / 'other_a').is_dir() and len(list(folder.glob('b_archived_*'))) == 1
+
+
+@pytest.mark.parametrize('model_type', ['SRModel', 'ECOModel'])
+def test_tiles_ensemble_and_precision_in_validation(root, model_type):
+    def psnr(**val) -> float:
+        options = {**scored_options(root, model_type, **val), 'name': f'scored_{len(val)}{"".join(val)}'}
+        return basicsr_ext.test(options, root=root)[0].mean['psnr']
+
+    whole = psnr()
+    assert psnr(tile=14, overlap=12) == pytest.approx(whole, abs=1e-3)
+    assert abs(psnr(overlap=0, tile=8) - whole) > 1e-4
+    assert abs(psnr(self_ensemble=True) - whole) > 1e-4
+    assert 0 < abs(psnr(precision='bf16') - whole) < 0.5
+
+
+@pytest.mark.parametrize('model_type', ['SwinIRModel', 'ECOModel'])
+def test_tiles_of_networks_with_windows(root, model_type):
+    save_network(root / 'a.pth', SWINIR)
+    options = scored_options(root, model_type)
+    options['network_g'] = SWINIR
+    whole = basicsr_ext.test(options, root=root)[0].mean['psnr']
+    options['name'] = 'tiled'
+    options['val'].update(tile=18, overlap=16)
+    assert basicsr_ext.test(options, root=root)[0].mean['psnr'] == pytest.approx(whole, abs=0.02)
+
+
+@pytest.mark.parametrize('model_type', ['SRModel', 'ECOModel'])
+def test_a_luminance_network_is_scored_on_what_it_makes(root, photos, model_type):
+    from basicsr.archs import build_network
+
+    from basicsr_ext.functional.luminance import luminance
+    from basicsr_ext.functional.psnr import psnr
+
+    network_g = {'type': 'VDSR', 'in_channels': 1, 'num_feat': 4, 'num_conv': 3, 'upscale': 2}
+    weights = save_network(root / 'a.pth', network_g)
+    options = scored_options(root, model_type, save_img=True)
+    options['network_g'] = network_g
+    scores = basicsr_ext.test(options, root=root)[0].images
+    network = build_network(network_g)
+    network.load_state_dict(weights)
+    for key in photos:
+        lq, gt = (cv2.imread(str(root / f'{kind}/{key}.png'))[..., ::-1] for kind in ('lr', 'hr'))
+        with torch.no_grad():
+            made = network(torch.from_numpy(luminance(lq) / 255).float()[None, None])[0, 0].clamp(0, 1).numpy() * 255
+        expected = psnr(made[2:-2, 2:-2], luminance(gt)[2:-2, 2:-2])
+        assert scores[key]['psnr'] == pytest.approx(expected, abs=1e-3)
+        saved = cv2.imread(str(root / f'results/scored/visualization/First/{key}_scored.png'))
+        assert saved.shape == (*gt.shape[:2], 3) and np.ptp(saved.astype(int), axis=2).max() > 5  # in colour
+
+
+def _test_on_rank(path: str, *arguments: str) -> None:
+    torch.set_num_threads(1)
+    assert main(['test', '-opt', path, '--launcher', 'pytorch', *arguments]) == 0
+
+
+def test_two_ranks_test_two_checkpoints(root):
+    run_test(root, scored_options(root), '--weights', 'a.pth', 'b.pth')
+    options = {**scored_options(root), 'name': 'two'}
+    path = str(write_options(root / 'two.yml', options))
+    on_ranks(2, _test_on_rank, path, '--weights', 'a.pth', 'b.pth')
+    one, two = results(root / 'results/scored'), results(root / 'results/two')
+    assert list(one) == list(two)
+    for key, images in one.items():
+        assert list(images) == list(two[key])
+        for image, scores in images.items():
+            assert two[key][image] == pytest.approx(scores, abs=1e-9)
+
+
+def test_without_metrics_there_is_no_table(root, capsys):
+    run_test(root, scored_options(root, metrics=None, save_img=True))
+    assert not list((root / 'results').rglob('metrics.*'))
+    assert 'mean' not in capsys.readouterr().out
+
+
+def test_names_of_images():
+    from basicsr_ext.trainer.score_record import short_names
+
+    assert short_names(['/x/a.png', '/x/b.png']) == ['a', 'b']
+    assert short_names(['/x/s/a.png', '/x/t/a.png']) == ['s/a', 't/a']
+    assert short_names(['s/a', 't/a']) == ['s/a', 't/a']
+    assert short_names(['/x/a.png', '/x/a.jpg']) == ['1: a.png', '2: a.jpg']
+
+
+def fails(root: Path, capsys, *arguments: str, **val) -> str:
+    options = scored_options(root, **val)
+    assert main(['test', '-opt', str(write_options(root / 't.yml', options)), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count('basicsr test: error: ') == 1 and 'Traceback' not in error
+    assert not (root / 'results').exists()
+    return error
+
+
+def test_bad_weights(root, capsys):
+    assert 'expected a file at' in fails(root, capsys, '--weights', 'a.pth', 'nowhere.pth')
+    (root / 'damaged.pth').write_bytes((root / 'a.pth').read_bytes()[:300])
+    assert 'damaged.pth' in fails(root, capsys, '--weights', 'a.pth', 'damaged.pth')
+    torch.save({'iter': 4, 'optimizers': [], 'schedulers': []}, root / '4.state')
+    assert 'found a training state' in fails(root, capsys, '--weights', '4.state')
+    record = {'label': 'net_d', 'network': {'type': 'UNetDiscriminatorSN'}, 'scale': 2}
+    save_network(root / 'd.pth', TINY_EDSR, basicsr_ext=record)
+    assert 'the discriminator UNetDiscriminatorSN' in fails(root, capsys, '--weights', 'd.pth')
+
+
+@pytest.mark.parametrize(
+    ('val', 'message'),
+    [
+        ({'tile': 0}, 'val.tile: expected a whole number from 1'),
+        ({'tile': 16}, 'val.overlap: expected less than tile (16), found 16'),
+        ({'tile': 8, 'overlap': 8}, 'val.overlap: expected less than tile (8), found 8'),
+        ({'precision': 'half'}, 'val.precision: expected one of fp32, bf16, fp16'),
+        ({'self_ensemble': 8}, 'val.self_ensemble: expected true or false'),
+        ({'tiles': 8}, 'did you mean "tile"?'),
+    ],
+)
+def test_bad_options(root, capsys, val, message):
+    assert message in fails(root, capsys, **val)
+
+
+@pytest.mark.parametrize(
+    'network', [{**SWINIR, 'window_size': 8, 'img_size': 16}, {'type': 'VDSR', 'num_feat': 4, 'upscale': 2}]
+)
+def test_the_check_command_knows_windows_and_luminance(root, capsys, network):
+    """LR images of 24x30 pixels are no multiples of windows of 8, and have colours."""
+    save_network(root / 'a.pth', network)
+    options = scored_options(root, 'ECOModel')
+    options['network_g'] = network
+    assert main(['check', '-opt', str(write_options(root / 't.yml', options))]) == 0
+    assert f'{network["type"]}: ' in capsys.readouterr().out

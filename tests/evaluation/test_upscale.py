@@ -1,0 +1,352 @@
+"""`basicsr upscale` as users run it."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from run_helpers import TINY_EDSR, sr_options, write_images, write_options, write_pairs
+
+import basicsr_ext
+from basicsr_ext.cli import main
+from basicsr_ext.evaluation import upscale as upscaling
+from basicsr_ext.functional.inference import Inference
+from basicsr_ext.functional.resize import upsample
+from basicsr_ext.functional.self_ensemble import self_ensemble
+from basicsr_ext.functional.ycbcr import rgb_to_ycbcr
+from basicsr_ext.trainer.run import _forget_logger
+
+basicsr_ext.register()
+
+LUMINANCE = {'type': 'VDSR', 'num_feat': 4, 'num_conv': 3, 'upscale': 2}  # one channel, unless told otherwise
+SWINIR = {'type': 'SwinIR', 'upscale': 2, 'in_chans': 3, 'img_size': 8, 'window_size': 4, 'img_range': 1.0, 'depths': [2],
+          'embed_dim': 8, 'num_heads': [2], 'mlp_ratio': 2, 'upsampler': 'pixelshuffledirect',
+          'resi_connection': '1conv'}  # fmt: skip
+
+
+def build(network: dict, seed: int = 0) -> torch.nn.Module:
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    torch.manual_seed(seed)
+    arguments = {key: value for key, value in network.items() if key != 'type'}
+    return ARCH_REGISTRY.get(network['type'])(**arguments).eval().requires_grad_(False)
+
+
+def save(path: Path, network: dict, scale: int = 2, label: str = 'net_g', factor: float = 1.0) -> torch.nn.Module:
+    """Writes a network file as a run does, its random weights times a factor; returns the network."""
+    from basicsr_ext.trainer.checkpoints import network_content, write_atomically
+
+    built = build(network)
+    for parameter in built.parameters():
+        parameter.mul_(factor)
+    options = {label.replace('net_', 'network_'): network, 'scale': scale}
+    write_atomically(network_content([built], ['params'], label, options), path)
+    return built
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch, photos):
+    """Working directory with a folder of small images."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / 'in', {key: image[100:130, 120:145] for key, image in photos.items()})
+    yield tmp_path
+    _forget_logger()  # BasicSR's holds the stream that pytest gave this test
+
+
+def run(*arguments: str) -> None:
+    assert main(['upscale', '-o', 'out', '--device', 'cpu', *arguments]) == 0
+
+
+def read(path: str | Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None, path
+    return image
+
+
+def forward(network: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+    """BGR in, BGR out, as the command should round it."""
+    peak = np.iinfo(image.dtype).max
+    unit = torch.from_numpy((image[..., ::-1] / np.float32(peak)).copy()).permute(2, 0, 1)[None]
+    output = network(unit)[0].permute(1, 2, 0).clamp(0, 1).numpy()[..., ::-1]
+    return np.floor(output * peak + 0.5).astype(image.dtype)
+
+
+def files(folder: str | Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob('*') if path.is_file())
+
+
+def close(found: np.ndarray, expected: np.ndarray, levels: int = 1) -> bool:
+    return (
+        found.shape == expected.shape
+        and found.dtype == expected.dtype
+        and np.abs(found.astype(int) - expected).max() <= levels
+    )
+
+
+def test_a_checkpoint_of_a_run_is_enough(root, photos, capsys):
+    """Trained here, and read without its option file; stock BasicSR reads the file too."""
+    from basicsr.models.base_model import BaseModel
+
+    write_pairs(root, photos)
+    options = sr_options(root)
+    options['train']['ema_decay'] = 0.5
+    assert (
+        main(['train', '-opt', str(write_options(root / 'o.yml', options)), '--force_yml', 'train:total_iter=2']) == 0
+    )
+    file = root / 'experiments/run/models/net_g_latest.pth'
+    run('-i', 'in', '--weights', str(file), '--suffix', '_x2')
+    network = build(options['network_g'], seed=9)
+    network.load_state_dict(torch.load(file, weights_only=True)['params_ema'])
+    assert files('out') == sorted(f'{key}_x2.png' for key in photos)
+    for key in photos:
+        assert close(read(f'out/{key}_x2.png'), forward(network, read(f'in/{key}.png')))
+    assert 'out: 5 images' in capsys.readouterr().out
+
+    stock = build(options['network_g'], seed=10)
+    BaseModel({'num_gpu': 0, 'is_train': False}).load_network(stock, str(file), True, 'params_ema')
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in stock.state_dict().items())
+
+
+def test_one_image_and_weights_of_others(root):
+    network = build(TINY_EDSR)
+    torch.save(network.state_dict(), 'bare.pth')
+    (root / 'x.yml').write_text(
+        'scale: 2\nnetwork_g: {type: EDSR, num_in_ch: 3, num_out_ch: 3, num_feat: 4, num_block: 1, upscale: 2}\n'
+    )
+    run('-i', 'in/coffee.png', '--weights', 'bare.pth', '-opt', 'x.yml')
+    assert files('out') == ['coffee.png']
+    assert close(read('out/coffee.png'), forward(network, read('in/coffee.png')))
+
+
+def test_tiles_ensemble_and_precision(root):
+    network = save(root / 'a.pth', TINY_EDSR)
+    run('-i', 'in', '--weights', 'a.pth', '--tile', '20', '--overlap', '14', '--batch_size', '3')
+    expected = forward(network, read('in/coffee.png'))
+    assert close(read('out/coffee.png'), expected)
+    run('-i', 'in', '--weights', 'a.pth', '--overwrite', '--self_ensemble')
+    assert close(read('out/coffee.png'), forward(lambda image: self_ensemble(network, image), read('in/coffee.png')))
+    assert not close(read('out/coffee.png'), expected, levels=0)
+    run('-i', 'in', '--weights', 'a.pth', '--overwrite', '--precision', 'bf16')
+    assert close(read('out/coffee.png'), expected, levels=6)
+
+
+def test_networks_with_windows_take_any_size(root):
+    network = save(root / 'a.pth', SWINIR)
+    run('-i', 'in', '--weights', 'a.pth')
+    image = read('in/coffee.png')
+    assert image.shape == (30, 25, 3)
+    padded = np.pad(image, ((0, 2), (0, 3), (0, 0)), mode='reflect')
+    assert close(read('out/coffee.png'), forward(network, padded)[:60, :50])
+    run('-i', 'in', '--weights', 'a.pth', '--overwrite', '--tile', '22', '--overlap', '14')
+    assert read('out/coffee.png').shape == (60, 50, 3)
+
+
+def test_a_luminance_network(root):
+    network = save(root / 'a.pth', LUMINANCE, factor=0.3)
+    image = read('in/coffee.png')
+    cv2.imwrite('in/grey.png', image[..., 1])
+    cv2.imwrite('in/grey_as_colour.png', np.repeat(image[..., 1:2], 3, axis=2))
+    run('-i', 'in', '--weights', 'a.pth')
+
+    def ycbcr(bgr):
+        return rgb_to_ycbcr(torch.from_numpy(bgr[..., ::-1] / 255.0).permute(2, 0, 1)[None])
+
+    made, of_input = ycbcr(read('out/coffee.png')), ycbcr(image)
+    keep = np.all((read('out/coffee.png') > 0) & (read('out/coffee.png') < 255), axis=2)  # no colour that RGB lacks
+    assert keep.sum() > 200
+    expected = network(of_input[:, :1].float()).double()
+    assert (expected - upsample(of_input[:, :1], 2)).abs().max() > 0.02
+    assert (made[:, :1] - expected)[0, 0].abs().numpy()[keep].max() < 0.004
+    chroma = (made[:, 1:] - upsample(of_input[:, 1:], 2))[0].abs().numpy()
+    assert chroma[:, keep].max() < 0.004
+    assert read('out/grey.png').ndim == 2
+    assert np.array_equal(read('out/grey.png'), read('out/grey_as_colour.png')[..., 0])
+
+
+def test_grey_alpha_and_16_bits_are_kept(root, capsys):
+    network = save(root / 'a.pth', TINY_EDSR)
+    image = read('in/coffee.png')
+    alpha = np.tile(np.arange(25, dtype=np.uint8) * 10, (30, 1))
+    deep = image.astype(np.uint16) * 257 - 100 * (image > 0)
+    (root / 'more/sub').mkdir(parents=True)
+    cv2.imwrite('more/alpha.png', np.dstack([image, alpha]))
+    cv2.imwrite('more/sub/deep.png', deep.astype(np.uint16))
+    cv2.imwrite('more/deep_alpha.png', np.dstack([deep, alpha.astype(np.uint16) * 257]).astype(np.uint16))
+    cv2.imwrite('more/grey.png', image[..., 0])
+    run('-i', 'more', '--weights', 'a.pth')
+    assert files('out') == ['alpha.png', 'deep_alpha.png', 'grey.png', 'sub/deep.png']
+    found = read('out/alpha.png')
+    assert close(np.ascontiguousarray(found[..., :3]), forward(network, image))
+    assert np.array_equal(found[..., 3], upsample(alpha, 2))
+    expected = forward(network, deep.astype(np.uint16))
+    assert close(read('out/sub/deep.png'), expected, levels=2)
+    found = read('out/deep_alpha.png')
+    assert close(np.ascontiguousarray(found[..., :3]), expected, levels=2)
+    assert np.array_equal(found[..., 3], upsample(alpha.astype(np.uint16) * 257, 2))
+    grey = forward(network, np.repeat(image[..., :1], 3, axis=2)).astype(float).mean(axis=2)
+    assert np.abs(read('out/grey.png') - grey).max() <= 1.01
+    assert 'Warning' not in capsys.readouterr().err
+
+    assert main(['upscale', '-i', 'more', '-o', 'out', '--weights', 'a.pth', '--ext', 'jpg']) == 0
+    assert 'Warning: jpg lacks alpha or 16 bits, which 3 of the images have' in capsys.readouterr().err
+    assert read('out/alpha.jpg').shape == (60, 50, 3) and read('out/sub/deep.jpg').dtype == np.uint8
+    run('-i', 'more', '--weights', 'a.pth', '--ext', 'webp')
+    assert np.array_equal(read('out/alpha.webp')[..., 3], upsample(alpha, 2))
+    run('-i', 'more/sub', '--weights', 'a.pth', '--ext', 'tif')
+    assert np.array_equal(read('out/deep.tif'), read('out/sub/deep.png'))
+
+
+@pytest.mark.parametrize('orientation', [3, 6])
+def test_alpha_turns_with_the_colours(root, orientation):
+    save(root / 'a.pth', TINY_EDSR)
+    image = Image.fromarray(read('in/coffee.png')[..., ::-1])
+    image.putalpha(Image.fromarray(np.tile(np.arange(25, dtype=np.uint8) * 10, (30, 1))))
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    encoded = io.BytesIO()
+    image.save(encoded, 'PNG', exif=tags)
+    (root / 'turned').mkdir()
+    (root / 'turned/a.png').write_bytes(encoded.getvalue())
+    colours = cv2.imread('turned/a.png')  # as BasicSR reads it
+    run('-i', 'turned', '--weights', 'a.pth')
+    found = read('out/a.png')
+    assert found.shape[:2] == (2 * colours.shape[0], 2 * colours.shape[1])
+    alpha = np.tile(np.arange(25, dtype=np.uint8) * 10, (30, 1))
+    turned = {0: alpha, 3: alpha[::-1, ::-1], 6: np.rot90(alpha, -1)}
+    was_turned = not np.array_equal(colours, read('in/coffee.png'))
+    assert np.array_equal(found[..., 3], upsample(turned[orientation if was_turned else 0].copy(), 2))
+
+
+def test_networks_of_enlarged_images(root):
+    residual = torch.nn.Conv2d(3, 3, 3, padding=1)
+    from basicsr_ext.evaluation.network_file import TrainedNetwork
+    from basicsr_ext.evaluation.pictures import Picture
+    from basicsr_ext.models.network_needs import Needs
+
+    image = read('in/coffee.png')
+    trained = TrainedNetwork(residual.eval().requires_grad_(False), 1, Needs(1, False))
+    found = upscaling.enlarge(Picture(image[..., ::-1].copy()), trained, Inference(1), 'x', before=3)
+    expected = forward(lambda unit: residual(upsample(unit, 3)), image)
+    assert close(found.pixels[..., ::-1], expected)
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def fails(capsys, *arguments: str) -> str:
+    """Runs a command that must end with one error, and leave nothing in ``out``."""
+    assert main(['upscale', '-o', 'out', *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count('basicsr upscale: error: ') == 1 and 'Traceback' not in error
+    assert not Path('out').exists()
+    return error
+
+
+def test_bad_images(root, capsys):
+    save(root / 'a.pth', TINY_EDSR)
+    weights = ['--weights', 'a.pth']
+    (root / 'empty').mkdir()
+    assert 'expected images' in fails(capsys, '-i', 'empty', *weights)
+    assert 'there is nothing' in fails(capsys, '-i', 'nowhere', *weights)
+    assert 'a.pth: not an image' in fails(capsys, '-i', 'a.pth', *weights)
+    content = (root / 'in/rocket.png').read_bytes()
+    for damaged in (content[: len(content) // 2], b'', content[:100]):  # the last image of the folder
+        (root / 'in/rocket.png').write_bytes(damaged)
+        assert 'in/rocket.png: ' in fails(capsys, '-i', 'in', *weights)
+
+
+def test_bad_weights(root, capsys):
+    torch.save(build(TINY_EDSR).state_dict(), 'bare.pth')
+    images = ['-i', 'in', '--weights']
+    assert 'this file holds weights only' in fails(capsys, *images, 'bare.pth')
+    assert 'expected a file at nowhere.pth' in fails(capsys, *images, 'nowhere.pth')
+    assert 'found a folder' in fails(capsys, *images, 'in')
+    (root / 'x.yml').write_text(
+        'scale: 2\nnetwork_g: {type: EDSR, num_in_ch: 3, num_out_ch: 3, num_feat: 8, num_block: 1, upscale: 2}\n'
+    )
+    assert 'do not fit EDSR' in fails(capsys, *images, 'bare.pth', '-opt', 'x.yml')
+    (root / 'x.yml').write_text('scale: 2\n')
+    assert 'expected a block network_g' in fails(capsys, *images, 'bare.pth', '-opt', 'x.yml')
+    save(root / 'net_d_4.pth', {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}, label='net_d')
+    assert 'found net_d, the discriminator UNetDiscriminatorSN' in fails(capsys, *images, 'net_d_4.pth')
+    (root / 'training_states').mkdir()
+    torch.save({'iter': 4, 'optimizers': []}, 'training_states/4.state')
+    error = fails(capsys, *images, 'training_states/4.state')
+    assert 'found a training state' in error and 'models/net_g_4.pth' in error
+    save(root / 'other.pth', TINY_EDSR, scale=4)
+    assert 'expected 120x100 for scale 4' in fails(capsys, *images, 'other.pth')
+    (root / 'cut.pth').write_bytes((root / 'other.pth').read_bytes()[:500])
+    assert 'cut.pth' in fails(capsys, *images, 'cut.pth')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--tile', '0'], 'tile: expected a positive number'),
+        (['--tile', '8'], 'overlap: expected 0 to 7'),
+        (['--batch_size', '0'], 'batch size'),
+        (['--device', 'gpu'], 'device: expected auto'),
+        (['--suffix', '../x'], 'suffix: expected'),
+        (['--scale', '4'], 'scale: the network enlarges by 2, the command line says 4'),
+    ],
+)
+def test_bad_arguments(root, capsys, arguments, message):
+    save(root / 'a.pth', TINY_EDSR)
+    assert message in fails(capsys, '-i', 'in', '--weights', 'a.pth', *arguments)
+
+
+def test_values_that_are_not_finite(root, capsys):
+    content = {key: value * 1e30 for key, value in build(TINY_EDSR).state_dict().items()}
+    torch.save({'params': content, 'basicsr_ext': {'label': 'net_g', 'network': TINY_EDSR, 'scale': 2}}, 'huge.pth')
+    assert 'not finite' in fails(capsys, '-i', 'in', '--weights', 'huge.pth')
+
+
+def test_inputs_and_results_are_not_overwritten(root, capsys):
+    save(root / 'a.pth', TINY_EDSR)
+    before = {file: Path('in', file).read_bytes() for file in files('in')}
+    assert main(['upscale', '-i', 'in', '-o', 'in', '--weights', 'a.pth', '--overwrite']) == 2
+    assert 'is an input, and would be overwritten' in capsys.readouterr().err
+    assert {file: Path('in', file).read_bytes() for file in files('in')} == before
+    run('-i', 'in/coffee.png', '--weights', 'a.pth')
+    assert main(['upscale', '-i', 'in', '-o', 'out', '--weights', 'a.pth']) == 2
+    assert 'out/coffee.png exist already' in capsys.readouterr().err
+    assert files('out') == ['coffee.png']
+
+
+def test_a_place_that_cannot_be_written(root, capsys, monkeypatch):
+    save(root / 'a.pth', TINY_EDSR)
+    (root / 'file').touch()
+    assert main(['upscale', '-i', 'in', '-o', 'file/out', '--weights', 'a.pth']) == 2
+    assert 'expected a folder, but' in capsys.readouterr().err
+
+    def full(file, *content):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('basicsr_ext.evaluation.pictures.write_whole', full)
+    assert 'writing failed (No space left on device)' in fails(capsys, '-i', 'in', '--weights', 'a.pth')
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs limits of file sizes')
+def test_a_full_disk_leaves_no_part_of_an_image(root, capsys):
+    """Files of at most 4 KB: the larger images fail."""
+    import resource
+    import signal
+
+    save(root / 'a.pth', TINY_EDSR)
+    cv2.imwrite('in/aaa.png', np.full((8, 8, 3), 90, np.uint8))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        assert main(['upscale', '-i', 'in', '-o', 'out', '--weights', 'a.pth']) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert 'writing failed' in capsys.readouterr().err
+    assert files('out') == ['aaa.png'] and read('out/aaa.png').shape == (16, 16, 3)
