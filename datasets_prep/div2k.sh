@@ -13,29 +13,17 @@
 #   basicsr train -opt options/train_ECO_EDSR_x2.yml
 #   basicsr train -opt options/train_ECO_RCAN_x4.yml
 #
+# Whatever is stopped: run it again. Making a store needs its size twice for a while.
+#
 # Environment: ROOT, where the stores go (default datasets/DIV2K, as in the option files); WEIGHTS and OPT, other teachers
 # than the vanilla twins; BASICSR, how to call the command (default basicsr).
-set -euo pipefail
+source "$(dirname "$0")/common.sh"
 
 ROOT=${ROOT:-datasets/DIV2K}
-BASICSR=${BASICSR:-basicsr}
-
-usage() {
-  sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2
-  exit 2
-}
 
 images() {
-  local part hr scale
-  mkdir -p "$ROOT"
-  for part in train valid; do
-    hr=$1
-    shift
-    $BASICSR prepare lmdb -i "$hr" -o "$ROOT/${part}_HR.lmdb"
-    for scale in 2 3 4; do
-      $BASICSR prepare lr -i "$hr" -o "$ROOT/${part}_LR_x$scale.lmdb" --scale "$scale"
-    done
-  done
+  hr_and_lr "$1" train 2 3 4
+  hr_and_lr "$2" valid 2 3 4
 }
 
 centroids() {
@@ -47,7 +35,7 @@ centroids() {
   esac
   shift
   twin=train_vanilla_${arch}_x$scale
-  $BASICSR prepare centroids -i "$ROOT/train_LR_x$scale.lmdb" \
+  once "$ROOT/centroid_${arch}_x$scale.lmdb" centroids -i "$ROOT/train_LR_x$scale.lmdb" \
     -o "$ROOT/centroid_${arch}_x$scale.lmdb" --output_lq "$ROOT/centroid_${arch}_x${scale}_LR.lmdb" \
     -opt "${OPT:-experiments/$twin/$twin.yml}" --weights "${WEIGHTS:-experiments/$twin/models/net_g_latest.pth}" "$@"
 }

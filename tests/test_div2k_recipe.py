@@ -66,6 +66,8 @@ def named_stores(path: Path) -> set[str]:
 
 
 def test_images(images):
+    again = recipe(images, 'images', 'DIV2K_train_HR', 'DIV2K_valid_HR')
+    assert again.returncode == 0 and again.stdout.count('is there') == 8
     made = {p.name for p in (images / 'datasets/DIV2K').iterdir()}
     assert made == {f'{part}_{kind}.lmdb' for part in ('train', 'valid') for kind in ('HR', 'LR_x2', 'LR_x3', 'LR_x4')}
     for part in ('train', 'valid'):

@@ -1,1 +1,1 @@
-"""Making datasets: LR images, stores, centroids."""
+"""Making datasets: sub-images, LR images, stores, centroids, luminance; and checking them."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.resize import downsample, mod_crop
-from basicsr_ext.prepare.folder_writer import ImageFolderWriter
+from basicsr_ext.functional.resize import downsample, mod_crop, upsample
+from basicsr_ext.prepare.jobs import check_workers
 from basicsr_ext.prepare.pixels import from_unit, to_unit
-from basicsr_ext.storage import RawLmdbWriter, open_store
+from basicsr_ext.prepare.step import KIND, Output, make_images, source_record
+from basicsr_ext.prepare.stores import check_compress_level
+from basicsr_ext.storage import ImageStore, open_store
+
+DTYPES = ('uint8', 'uint16', 'float32')
 
 
 def make_lr(
@@ -25,6 +29,10 @@ def make_lr(
     noise_sigma: float = 0.0,
     noise_seed: int = 0,
     suffix: str = '',
+    dtype: str | None = None,
+    enlarge: bool = False,
+    compress_level: int = 1,
+    num_workers: int | None = None,
 ) -> int:
     """Makes the LR images of a set of HR images.
 
@@ -37,6 +45,10 @@ def make_lr(
         noise_sigma: Standard deviation of the noise added to the LR images, on [0, 1].
         noise_seed: Seed of the noise.
         suffix: Appended to the names of the images, such as ``x4``.
+        dtype: Of the LR images; ``None``: that of the HR images. ``float32`` keeps what ``double`` computes unrounded.
+        enlarge: Enlarge the LR images again to the cropped size of the HR images, for networks that keep the size.
+        compress_level: Of PNGs, 0 to 9.
+        num_workers: Processes; ``None``: one for each processor.
 
     Returns:
         Number of images.
@@ -44,39 +56,75 @@ def make_lr(
     Raises:
         UserError: An argument is out of range, the output exists, or an image is damaged or smaller than the scale.
     """
-    if scale < 2:
-        raise UserError(f'scale: expected an integer of at least 2, found {scale}.')
+    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 2:
+        raise UserError(f'scale: expected an integer of at least 2, found {scale!r}.')
     if not 0 <= noise_sigma <= 1:
         raise UserError(f'noise sigma: expected 0 to 1 (a fraction of the full range), found {noise_sigma}.')
     if noise_seed < 0:
         raise UserError(f'noise seed: expected 0 or more, found {noise_seed}.')
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f'dtype: expected one of {", ".join(DTYPES)}, found {dtype!r}.')
+    check_compress_level(compress_level)
+    num_workers = check_workers(num_workers)
     store = open_store(input)
-    keys = store.keys()
-    if not keys:
-        raise UserError(f'{input}: expected images, found none.')
-    with _open_writer(output, store.channels, store.dtype) as writer:
-        writer.meta.update(
-            kind='lr',
-            source=Path(input).absolute().name,
-            scale=scale,
-            resizer='matlab_bicubic',
-            double=double,
-            noise_sigma=noise_sigma,
-            noise_seed=noise_seed,
-            tool_version=__version__,
-        )
-        for key in tqdm(keys, desc='LR images', unit='image', disable=None):
-            image = store.read(key)
-            if min(image.shape[:2]) < scale:
-                raise UserError(
-                    f'{input}: image "{key}" has {image.shape[0]}x{image.shape[1]} pixels, which is too small for '
-                    f'scale {scale}: remove it, or choose a smaller scale.'
-                )
-            low = lr_image(image, scale, double=double)
-            if noise_sigma > 0:
-                low = to_unit(low) + gaussian_noise(low.shape, noise_sigma, noise_seed, key)
-            writer.put(key + suffix, from_unit(low, store.dtype) if low.dtype.kind == 'f' else low)
-    return len(keys)
+    _check_sizes(store, scale)
+    record = {
+        'kind': 'lr',
+        'source': Path(input).absolute().name,
+        'scale': scale,
+        'resizer': 'matlab_bicubic',
+        'double': double,
+        'noise_sigma': noise_sigma,
+        'noise_seed': noise_seed,
+        'enlarge': enlarge,
+        'tool_version': __version__,
+    }
+    target = Output(
+        Path(output), store.channels, np.dtype(dtype or store.dtype), compress_level=compress_level, meta=record
+    )
+    make_images(
+        _MakeLR(store, scale, double, noise_sigma, noise_seed, suffix, target.dtype.name, enlarge),
+        store.keys(),
+        {KIND: target},
+        settings={**record, **source_record(store), 'suffix': suffix},
+        num_workers=num_workers,
+        description='LR images',
+    )
+    return len(store)
+
+
+class _MakeLR(NamedTuple):
+    """Makes one LR image; the fields are arguments of :func:`make_lr`."""
+
+    store: ImageStore
+    scale: int
+    double: bool
+    noise_sigma: float
+    noise_seed: int
+    suffix: str
+    dtype: str
+    enlarge: bool
+
+    def __call__(self, key: str) -> dict[str, dict[str, np.ndarray]]:
+        image = self.store.read(key)
+        low = lr_image(image, self.scale, double=self.double)
+        if self.noise_sigma > 0:
+            low = to_unit(low) + gaussian_noise(low.shape, self.noise_sigma, self.noise_seed, key)
+        if self.enlarge:
+            low = upsample(low, self.scale)
+        if low.dtype != self.dtype:
+            low = from_unit(to_unit(low), self.dtype)
+        return {KIND: {key + self.suffix: low}}
+
+
+def _check_sizes(store: ImageStore, scale: int) -> None:
+    for key in store.keys():
+        height, width = store.spec(key)[:2]
+        if min(height, width) < scale:
+            raise UserError(
+                f'{store.path}: image "{key}" has {height}x{width} pixels, which is too small for scale {scale}: remove '
+                'it, or choose a smaller scale.'
+            )
 
 
 def lr_image(image: np.ndarray, scale: int, *, double: bool = False) -> np.ndarray:
@@ -107,9 +155,3 @@ def gaussian_noise(shape: tuple[int, ...], sigma: float, seed: int, key: str) ->
     """
     name = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), 'little')
     return np.random.default_rng([seed, name]).normal(0, sigma, shape)
-
-
-def _open_writer(output: str | Path, channels: int, dtype: np.dtype) -> RawLmdbWriter | ImageFolderWriter:
-    if Path(output).suffix == '.lmdb':
-        return RawLmdbWriter(output, channels=channels, dtype=dtype)
-    return ImageFolderWriter(output, dtype=dtype)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter, open_store
+from basicsr_ext.prepare.jobs import check_workers
+from basicsr_ext.prepare.step import KIND, Output, make_images, source_record
+from basicsr_ext.storage import ImageStore, open_store
 
 LAYOUTS = ('raw', 'basicsr')
 
@@ -20,6 +22,7 @@ def make_store(
     layout: str = 'raw',
     channels: int | None = None,
     compress_level: int = 1,
+    num_workers: int | None = None,
 ) -> int:
     """Puts images into an LMDB.
 
@@ -29,6 +32,7 @@ def make_store(
         layout: ``raw`` keeps pixels as they are; ``basicsr`` is BasicSR's own layout of PNGs.
         channels: 3 makes RGB of grey, 1 demands grey images, ``None`` takes 1 where all images are grey, else 3.
         compress_level: Of the PNGs in the layout ``basicsr``, 0 to 9.
+        num_workers: Processes; ``None``: one for each processor.
 
     Returns:
         Number of images.
@@ -38,25 +42,32 @@ def make_store(
     """
     if layout not in LAYOUTS:
         raise UserError(f'layout: expected one of {", ".join(LAYOUTS)}, found {layout!r}.')
+    check_compress_level(compress_level)
     if Path(output).suffix != '.lmdb':
         raise UserError(f'output: expected a path ending in .lmdb, found {output}.')
+    num_workers = check_workers(num_workers)
     store = open_store(input, channels=channels)
-    keys = store.keys()
-    if not keys:
-        raise UserError(f'{input}: expected images, found none.')
-    with _open_writer(output, layout, store.channels, store.dtype, compress_level) as writer:
-        if isinstance(writer, RawLmdbWriter):
-            writer.meta.update(store.meta)
-        for key in tqdm(keys, desc='images', unit='image', disable=None):
-            writer.put(key, store.read(key))
-    return len(keys)
+    target = Output(Path(output), store.channels, store.dtype, layout, compress_level, store.meta)
+    make_images(
+        partial(_copy, store),
+        store.keys(),
+        {KIND: target},
+        settings={'command': 'lmdb', 'channels': store.channels, **source_record(store)},
+        num_workers=num_workers,
+        description='images',
+    )
+    return len(store)
 
 
-def _open_writer(
-    output: str | Path, layout: str, channels: int, dtype: np.dtype, compress_level: int
-) -> RawLmdbWriter | BasicSRLmdbWriter:
-    if layout == 'raw':
-        return RawLmdbWriter(output, channels=channels, dtype=dtype)
-    if dtype.kind == 'f':
-        raise UserError(f'layout: basicsr holds PNGs, which cannot hold {dtype}; choose raw.')
-    return BasicSRLmdbWriter(output, compress_level=compress_level)
+def check_compress_level(level: int) -> None:
+    """Refuses what is no compression level of PNG.
+
+    Raises:
+        UserError: It is not 0 to 9.
+    """
+    if level not in range(10):
+        raise UserError(f'compress level: expected 0 to 9, found {level!r}.')
+
+
+def _copy(store: ImageStore, key: str) -> dict[str, dict[str, np.ndarray]]:
+    return {KIND: {key: store.read(key)}}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import basicsr_ext
+from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.weights import load_weights
 
@@ -46,15 +45,17 @@ def teacher_from_text(text: str, scale: int | None) -> tuple[dict[str, Any], int
     Raises:
         UserError: The text is not a YAML mapping, or ``scale`` is missing.
     """
+    from basicsr_ext.trainer.checking.problems import raise_problems
+    from basicsr_ext.trainer.checking.reading import read_yaml
+    from basicsr_ext.trainer.checking.source import read_source
+
     if scale is None:
         raise UserError('--network needs --scale, found none.')
-    try:
-        network = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f'--network: expected YAML such as {{type: EDSR, num_in_ch: 3}}: {error}') from None
+    network, problems = read_yaml(text, '--network')
+    raise_problems(problems)
     if not isinstance(network, dict):
         raise UserError(f'--network: expected a YAML mapping such as {{type: EDSR, num_in_ch: 3}}, found {network!r}.')
-    return network, scale
+    return read_source({'network': network}).values['network'], scale
 
 
 def build_teacher(
@@ -113,8 +114,8 @@ def _build(network: Mapping[str, Any]) -> torch.nn.Module:
     name = network['type']
     known = sorted(ARCH_REGISTRY.keys())
     if name not in ARCH_REGISTRY and f'{name}_basicsr' not in ARCH_REGISTRY:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f'known networks: {", ".join(known)}.'
+        close = closest_name(name, known)
+        hint = f'did you mean "{close}"?' if close else f'known networks: {", ".join(known)}.'
         raise UserError(f'network.type: unknown network "{name}"; {hint}')
     try:
         return build_network(dict(network))

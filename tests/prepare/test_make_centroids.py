@@ -15,7 +15,7 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional.digest import image_digest
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.functional.self_ensemble import self_ensemble
-from basicsr_ext.prepare import centroids
+from basicsr_ext.prepare import centroids, step
 from basicsr_ext.prepare.centroids import make_centroids
 from basicsr_ext.storage import RawLmdbWriter, open_store
 
@@ -150,6 +150,7 @@ def test_the_record(make, tmp_path, crops, weights, network_option):
         'overlap': 14,
         'batch_size': 1,
         'self_ensemble': True,
+        'window': 1,
         'dtype': 'uint16',
         'tool_version': basicsr_ext.__version__,
     }
@@ -174,8 +175,8 @@ def test_as_a_command_with_an_option_file(prepare, make, tmp_path, lq_folder, we
             assert all(np.array_equal(store.read(key), image) for key, image in expected.items())
 
 
-def test_a_failure_in_the_middle_leaves_no_store(make, tmp_path, monkeypatch):
-    before = files_of(tmp_path)
+def test_a_failure_in_the_middle_leaves_what_is_done_and_no_store(make, tmp_path, monkeypatch):
+    expected = make('undisturbed')
     original = centroids.super_resolve
     for failure in (KeyboardInterrupt, MemoryError):
         calls = []
@@ -188,9 +189,36 @@ def test_a_failure_in_the_middle_leaves_no_store(make, tmp_path, monkeypatch):
 
         monkeypatch.setattr(centroids, 'super_resolve', failing)
         with pytest.raises(failure):
-            make()
-        assert len(calls) == 3
-        assert files_of(tmp_path) == before
+            make(failure.__name__)
+        assert [name for name in files_of(tmp_path) if failure.__name__ in name] == [f'{failure.__name__}.lmdb.parts']
+        monkeypatch.setattr(
+            centroids, 'super_resolve', lambda *arguments, calls=calls: calls.append(1) or original(*arguments)
+        )
+        for made, whole in zip(make(failure.__name__), expected, strict=True):
+            assert all(np.array_equal(made[key], image) for key, image in whole.items())
+        assert len(calls) == 3 + 2  # two were done, and are not done again
+    assert not [name for name in files_of(tmp_path) if name.endswith('.parts')]
+
+
+def test_a_failure_of_the_network_says_what_is_kept(make, tmp_path, monkeypatch):
+    original = centroids.super_resolve
+    calls = []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise UserError('The device has not enough memory.')
+        return original(*arguments)
+
+    monkeypatch.setattr(centroids, 'super_resolve', failing)
+    with pytest.raises(UserError, match=r'not enough memory. 2 of 4 pieces of the work are kept in .*mu.lmdb.parts'):
+        make()
+    with pytest.raises(UserError, match='scale was 2, is 4'):
+        make(scale=4)
+    with pytest.raises(UserError, match='dtype was "uint8", is "float32"'):
+        make(dtype='float32')
+    monkeypatch.undo()
+    make()
 
 
 def test_a_damaged_image_leaves_no_store(make, tmp_path, lq_folder):
@@ -203,19 +231,22 @@ def test_a_damaged_image_leaves_no_store(make, tmp_path, lq_folder):
 
 
 def test_a_failure_in_the_last_step_leaves_no_store(make, tmp_path, monkeypatch):
-    before = files_of(tmp_path)
+    expected = make('undisturbed')
 
     class Failing(RawLmdbWriter):
         def __exit__(self, *error):
             if str(self.path).endswith('mu.lmdb'):
                 super().__exit__(OSError, OSError('disk full'), None)
-                raise OSError('disk full')
+                raise UserError('disk full')
             return super().__exit__(*error)
 
-    monkeypatch.setattr(centroids, 'RawLmdbWriter', Failing)
-    with pytest.raises(OSError, match='disk full'):
+    monkeypatch.setattr(step, 'RawLmdbWriter', Failing)
+    with pytest.raises(UserError, match='disk full 4 of 4 pieces of the work are kept'):
         make()
-    assert files_of(tmp_path) == before
+    assert [name for name in files_of(tmp_path) if name.startswith('mu')] == ['mu.lmdb.parts']
+    monkeypatch.undo()
+    for made, whole in zip(make(), expected, strict=True):
+        assert all(np.array_equal(made[key], image) for key, image in whole.items())
 
 
 def test_existing_outputs_are_refused_and_kept(make, tmp_path):

@@ -19,7 +19,7 @@ def images_of(path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize('output', ['low.lmdb', 'low'])
-@pytest.mark.parametrize('scale', [2, 3])
+@pytest.mark.parametrize('scale', [2, 3, 4, 8])
 def test_equals_the_exact_resize_in_both_kinds_of_output(tmp_path, prepare, lq_folder, crops, output, scale):
     prepare('lr', '-i', lq_folder, '-o', tmp_path / output, '--scale', scale, '--suffix', f'x{scale}')
     low = images_of(tmp_path / output)
@@ -124,7 +124,9 @@ def test_a_damaged_image_leaves_nothing(tmp_path, lq_folder, output):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['LR']
 
 
-def test_an_interrupt_leaves_nothing(tmp_path, lq_folder, monkeypatch):
+@pytest.mark.parametrize('output', ['low.lmdb', 'low'])
+def test_an_interrupted_run_is_gone_on_with(tmp_path, lq_folder, monkeypatch, output):
+    make_lr(lq_folder, tmp_path / f'whole_{output}', 2)
     calls = []
 
     def interrupted(image, factor):
@@ -134,11 +136,41 @@ def test_an_interrupt_leaves_nothing(tmp_path, lq_folder, monkeypatch):
         return downsample(image, factor)
 
     monkeypatch.setattr('basicsr_ext.prepare.lr.downsample', interrupted)
-    for output in ('low.lmdb', 'low'):
-        calls.clear()
-        with pytest.raises(KeyboardInterrupt):
-            make_lr(lq_folder, tmp_path / output, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['LR']
+    with pytest.raises(KeyboardInterrupt):
+        make_lr(lq_folder, tmp_path / output, 2, num_workers=0)
+    assert not (tmp_path / output).exists()
+    with pytest.raises(UserError, match='double was false, is true'):
+        make_lr(lq_folder, tmp_path / output, 2, double=True)
+    make_lr(lq_folder, tmp_path / output, 2, num_workers=0)
+    assert len(calls) == 3 + 2  # two were done, and are not done again
+    made, whole = images_of(tmp_path / output), images_of(tmp_path / f'whole_{output}')
+    assert all(np.array_equal(made[key], image) for key, image in whole.items()) and made.keys() == whole.keys()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(['LR', output, f'whole_{output}'])
+
+
+def test_float_lr_images_keep_what_is_computed(tmp_path, prepare, lq_folder, crops):
+    prepare('lr', '-i', lq_folder, '-o', tmp_path / 'low.lmdb', '-s', 2, '--double', '--dtype', 'float32')
+    for key, low in images_of(tmp_path / 'low.lmdb').items():
+        expected = np.clip(downsample(mod_crop(crops[key] / 255, 2), 2), 0, 1)
+        assert low.dtype == np.float32
+        np.testing.assert_allclose(low, expected, rtol=0, atol=1e-7)
+    with pytest.raises(UserError, match='PNG holds uint8 or uint16'):
+        make_lr(lq_folder, tmp_path / 'low', 2, dtype='float32')
+    with pytest.raises(UserError, match="dtype: expected one of uint8, uint16, float32, found 'int8'"):
+        make_lr(lq_folder, tmp_path / 'low', 2, dtype='int8')
+
+
+def test_enlarged_again(tmp_path, prepare, lq_folder, crops):
+    prepare('lr', '-i', lq_folder, '-o', tmp_path / 'low', '-s', 3, '--enlarge')
+    for key, low in images_of(tmp_path / 'low').items():
+        np.testing.assert_array_equal(low, imresize(downsample(mod_crop(crops[key], 3), 3), 3))
+
+
+def test_processes_make_the_same(tmp_path, lq_folder):
+    for workers in (1, 3):
+        make_lr(lq_folder, tmp_path / f'{workers}.lmdb', 2, num_workers=workers)
+    files = [(tmp_path / f'{workers}.lmdb' / 'data.mdb').read_bytes() for workers in (1, 3)]
+    assert files[0] == files[1]
 
 
 def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):

@@ -64,6 +64,28 @@ def test_the_record_of_a_store_is_kept(tmp_path):
     assert open_store(tmp_path / 'two.lmdb').meta['kind'] == 'centroid'
 
 
+def test_names_of_all_kinds(tmp_path, crops):
+    names = {'a.b.c': 'coffee', 'größe x2': 'rocket', 'scene/日本 1': 'chelsea'}
+    (tmp_path / 'LR/scene').mkdir(parents=True)
+    for name, key in names.items():
+        cv2.imwrite(str(tmp_path / f'LR/{name}.png'), np.ascontiguousarray(crops[key][:, :, ::-1]))
+    make_store(tmp_path / 'LR', tmp_path / 'raw.lmdb', num_workers=2)
+    store = open_store(tmp_path / 'raw.lmdb')
+    assert set(store.keys()) == set(names)
+    for name, key in names.items():
+        np.testing.assert_array_equal(store.read(name), crops[key])
+    with pytest.raises(UserError, match='BasicSR cannot find key'):
+        make_store(tmp_path / 'LR', tmp_path / 'png.lmdb', layout='basicsr')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['LR', 'raw.lmdb']
+
+
+def test_processes_write_the_same_as_basicsr_layout(tmp_path, lq_folder):
+    for workers in (1, 3):
+        make_store(lq_folder, tmp_path / f'{workers}.lmdb', layout='basicsr', num_workers=workers)
+    for file in ('data.mdb', 'meta_info.txt'):
+        assert (tmp_path / '1.lmdb' / file).read_bytes() == (tmp_path / '3.lmdb' / file).read_bytes()
+
+
 @pytest.mark.parametrize('layout', ['raw', 'basicsr'])
 def test_a_damaged_image_leaves_nothing(tmp_path, lq_folder, layout):
     damaged = lq_folder / 'rocket.png'
@@ -84,7 +106,7 @@ def test_bad_arguments(tmp_path, lq_folder):
         make_store(tmp_path / 'nowhere', tmp_path / 'set.lmdb')
     with RawLmdbWriter(tmp_path / 'float.lmdb', channels=1, dtype=np.float32) as writer:
         writer.put('a', np.zeros((4, 5, 1), np.float32))
-    with pytest.raises(UserError, match='cannot hold float32; choose raw'):
+    with pytest.raises(UserError, match='not float32: choose the layout raw'):
         make_store(tmp_path / 'float.lmdb', tmp_path / 'set.lmdb', layout='basicsr')
     (tmp_path / 'taken.lmdb').mkdir()
     with pytest.raises(UserError, match='taken'):

@@ -38,6 +38,11 @@ def test_from_an_option_file(tmp_path):
 
 def test_from_text():
     assert teacher_from_text('{type: EDSR, res_scale: 0.1}', 4) == ({'type': 'EDSR', 'res_scale': 0.1}, 4)
+    network, _ = teacher_from_text('{type: EDSR, res_scale: 1e-1, body: {blocks: [1e-2, 2]}}', 4)
+    assert network == {'type': 'EDSR', 'res_scale': 0.1, 'body': {'blocks': [0.01, 2]}}  # as in option files
+    assert type(network) is type(network['body']) is dict
+    with pytest.raises(UserError, match=r'--network.*"num_feat" appears twice'):
+        teacher_from_text('{type: EDSR, num_feat: 4, num_feat: 8}', 4)
     with pytest.raises(UserError, match='--network needs --scale'):
         teacher_from_text('{type: EDSR}', None)
     for text in ('EDSR', '{type: EDSR', '!!python/object/apply:os.getcwd []', ''):

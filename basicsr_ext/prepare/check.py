@@ -1,0 +1,163 @@
+"""Looking for mistakes in sets of images before anything is trained on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.functional.perceptual_hash import BITS, hash_distances, turned_hashes
+from basicsr_ext.prepare.jobs import check_workers
+from basicsr_ext.prepare.survey import Seen, survey
+from basicsr_ext.report.tables import align
+from basicsr_ext.storage import ImageSpec
+
+DISTANCE = 60  # versions of one image differ in fewer bits, different images in over 90
+
+Set = Mapping[str, Seen]
+
+
+class Problem(NamedTuple):
+    """Something wrong with one image: a row of the table."""
+
+    image: str
+    problem: str
+    expected: str
+    found: str
+
+
+def check_sets(
+    gt: str | Path,
+    lq: str | Path | None = None,
+    *,
+    scale: int | None = None,
+    filename_tmpl: str = '{}',
+    tests: Sequence[str | Path] = (),
+    distance: int = DISTANCE,
+    num_workers: int | None = None,
+) -> list[Problem]:
+    """Decodes all images, compares pairs, and looks for test images among those for training.
+
+    Args:
+        gt: Folder or store of GT images.
+        lq: Folder or store of LQ images; ``None`` checks the GT images alone.
+        scale: GT pixels per LQ pixel, 1 for sets of equal size; needed with ``lq``.
+        filename_tmpl: Name of an LQ image with ``{}`` in place of the name of its GT image.
+        tests: Folders or stores of test images, of which no version may be among the GT images.
+        distance: Bits of 256 in which the perceptual hashes of two versions of one image may differ. They find an image
+            that was compressed, resized, flipped, rotated or cropped a little, but not one that was cut out of another.
+        num_workers: Processes; ``None``: one for each processor.
+
+    Returns:
+        Problems: missing, extra and damaged images, wrong sizes and scales, channels, depths, test images.
+
+    Raises:
+        UserError: An argument is wrong, or a set cannot be opened.
+    """
+    if lq is not None and (not isinstance(scale, int) or scale < 1):
+        raise UserError(f'scale: LQ images need it, as an integer from 1 on; found {scale!r}.')
+    if filename_tmpl.count('{}') != 1:
+        raise UserError(f'filename_tmpl: expected {{}} once, such as "{{}}x4", found "{filename_tmpl}".')
+    if not 0 <= distance <= BITS:
+        raise UserError(f'distance: expected 0 to {BITS} bits, found {distance}.')
+    workers = check_workers(num_workers)
+    gt_set = survey(gt, hashes=bool(tests), num_workers=workers)
+    problems = [*_alone('GT', gt_set)]
+    if lq is not None:
+        assert scale is not None
+        lq_set = survey(lq, hashes=False, num_workers=workers)
+        problems += [*_alone('LQ', lq_set), *_pairs(gt_set, lq_set, scale, filename_tmpl)]
+    for test in tests:
+        problems += _versions(gt_set, survey(test, hashes=True, num_workers=workers), Path(test).name, distance)
+    return problems
+
+
+def table(problems: Sequence[Problem]) -> str:
+    """Sets problems as text."""
+    return align([('image', 'problem', 'expected', 'found'), *problems])
+
+
+def _alone(name: str, images: Set) -> Iterator[Problem]:
+    """What is wrong with the images of one set, each by itself and beside the others."""
+    yield from (
+        Problem(f'{name} {key}', 'damaged', 'an image', seen.damage) for key, seen in images.items() if seen.damage
+    )
+    for problem, describe in (('channels', _channels), ('bit depth', _depth)):
+        found = {key: describe(seen.spec) for key, seen in images.items() if seen.spec}
+        usual = Counter(found.values()).most_common(1)
+        yield from (
+            Problem(f'{name} {key}', problem, f'{usual[0][0]} as most', value)
+            for key, value in found.items()
+            if value != usual[0][0]
+        )
+
+
+def _pairs(gt_set: Set, lq_set: Set, scale: int, template: str) -> Iterator[Problem]:
+    partners = {key: template.format(key) for key in gt_set}
+    for key in lq_set:
+        if key not in set(partners.values()):
+            yield Problem(f'LQ {key}', 'extra', 'a GT image', 'none')
+    for key, partner in partners.items():
+        if partner not in lq_set:
+            yield Problem(f'GT {key}', 'missing', f'LQ {partner}', 'none')
+            continue
+        gt, lq = gt_set[key].spec, lq_set[partner].spec
+        if gt is not None and lq is not None:
+            yield from _pair(key, gt, lq, scale)
+
+
+def _pair(key: str, gt: ImageSpec, lq: ImageSpec, scale: int) -> Iterator[Problem]:
+    # What is left over of the last LQ pixel is cut away in training.
+    if not _fits(gt, lq, scale):
+        other = next((factor for factor in range(1, 17) if _fits(gt, lq, factor)), None)
+        if other is None:
+            whole = f'{lq.height * scale}x{lq.width * scale}'
+            yield Problem(f'GT {key}', 'size', f'{whole} to {scale - 1} more' if scale > 1 else whole, _size(gt))
+        else:
+            yield Problem(f'GT {key}', 'scale', f'{scale}', f'{other}')
+    for problem, describe in (('channels', _channels), ('bit depth', _depth)):
+        if describe(gt) != describe(lq):
+            yield Problem(f'GT {key}', f'{problem} of the pair', f'{describe(lq)} as LQ', describe(gt))
+
+
+def _fits(gt: ImageSpec, lq: ImageSpec, scale: int) -> bool:
+    return all(0 <= gt[axis] - lq[axis] * scale < scale for axis in (0, 1))
+
+
+def _versions(gt_set: Set, test_set: Set, name: str, distance: int) -> Iterator[Problem]:
+    """Test images among the GT images, whichever way they are turned."""
+    for key, seen in test_set.items():
+        if seen.damage:
+            yield Problem(f'{name} {key}', 'damaged', 'an image', seen.damage)
+    gt = {key: seen.hash for key, seen in gt_set.items() if seen.hash is not None}
+    tests = {key: seen.hash for key, seen in test_set.items() if seen.hash is not None}
+    if not gt or not tests:
+        return
+    names, turned = list(tests), turned_hashes(np.stack(list(tests.values())))
+    found = np.stack([hash_distances(np.stack(list(gt.values())), hashes) for hashes in turned])
+    nearest = found.min(axis=0)
+    for row, key in enumerate(gt):
+        column = int(nearest[row].argmin())
+        if nearest[row, column] <= distance:
+            yield Problem(
+                f'GT {key}',
+                'test image',
+                'none',
+                f'{name} {names[column]} ({nearest[row, column]} of {BITS} bits differ)',
+            )
+
+
+def _channels(spec: ImageSpec) -> str:
+    return {1: 'grey', 3: 'colour'}[spec.channels]
+
+
+def _depth(spec: ImageSpec) -> str:
+    return f'{spec.dtype}'
+
+
+def _size(spec: ImageSpec) -> str:
+    return f'{spec.height}x{spec.width}'

@@ -1,0 +1,76 @@
+"""Teachers of any architecture that the library spandrel recognises by their weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+import basicsr_ext
+from basicsr_ext.errors import UserError
+from basicsr_ext.models.weights import read_weights
+
+
+class Recognised(NamedTuple):
+    """A teacher that needs no network option.
+
+    Attributes:
+        network: Ready to run, on the CPU.
+        scale: Factor by which it enlarges.
+        record: What it is, for the stores that it makes.
+    """
+
+    network: nn.Module
+    scale: int
+    record: dict[str, Any]
+
+
+def recognised_teacher(weights: str | Path, param_key: str | None = None, scale: int | None = None) -> Recognised:
+    """Builds the network that a file of weights belongs to.
+
+    Args:
+        weights: File of weights; it is read as one of BasicSR's, so nothing in it is executed.
+        param_key: Entry of that file; ``None`` chooses.
+        scale: What the user expects; ``None`` takes the network's.
+
+    Raises:
+        UserError: spandrel is missing, does not recognise the weights, or finds something else than super-resolution by
+            ``scale``.
+    """
+    basicsr_ext.register()  # spandrel needs torchvision, which that mends where it is broken
+    try:
+        import spandrel
+    except ImportError as error:
+        raise UserError(
+            f'Weights {weights} come without a network. Give it (-opt or --network), or let the library spandrel '
+            f'recognise it: pip install "basicsr-ext[teachers]" ({error}).'
+        ) from error
+    state = read_weights(weights, param_key)
+    try:
+        found = spandrel.ModelLoader(device='cpu').load_from_state_dict(dict(state))
+    except Exception as error:  # spandrel's own, and whatever its architectures make of unfit tensors
+        reason = ' '.join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f'Weights {weights}: spandrel {spandrel.__version__} does not recognise the network ({reason}). Give it '
+            '(-opt or --network).'
+        ) from None
+    if not isinstance(found, spandrel.ImageModelDescriptor):
+        raise UserError(f'Weights {weights}: expected a network that takes one image, found {found.architecture.name}.')
+    if scale not in (None, found.scale):
+        raise UserError(f'scale: the network of {weights} enlarges {found.scale} times, and {scale} was given.')
+    record = {'type': found.architecture.name, 'recognised_by': 'spandrel'}
+    return Recognised(_OneImage(found).eval().requires_grad_(False), found.scale, record)
+
+
+class _OneImage(nn.Module):
+    """Runs a network with the padding that its architecture needs."""
+
+    def __init__(self, descriptor: Any) -> None:
+        super().__init__()
+        self.model = descriptor.model
+        self._descriptor = descriptor
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self._descriptor(image)

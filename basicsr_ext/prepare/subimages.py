@@ -1,0 +1,132 @@
+"""Cutting large images into overlapping sub-images, as BasicSR's ``extract_subimages.py`` does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from basicsr_ext import __version__
+from basicsr_ext.errors import UserError
+from basicsr_ext.prepare.jobs import check_workers
+from basicsr_ext.prepare.step import KIND, Output, make_images, source_record
+from basicsr_ext.prepare.stores import check_compress_level
+from basicsr_ext.storage import ImageStore, open_store
+
+# DIV2K's LR images carry the scale in their names. BasicSR takes it out, so that sub-images of HR and LR have one name.
+_SCALE_AT_END = re.compile(r'x[2348]$')
+
+
+def make_subimages(
+    input: str | Path,
+    output: str | Path,
+    *,
+    size: int = 480,
+    step: int = 240,
+    threshold: int = 0,
+    compress_level: int = 3,
+    num_workers: int | None = None,
+) -> int:
+    """Cuts images into square sub-images.
+
+    A sub-image is named after its image, less an ``x2``, ``x3``, ``x4`` or ``x8`` at its end, with ``_s001`` and so on
+    appended, row by row.
+
+    Args:
+        input: Folder or store of images, none smaller than a sub-image.
+        output: A raw LMDB store where it ends in ``.lmdb``, else a folder of PNGs. It must not exist; it appears only
+            when all sub-images are done.
+        size: Height and width of a sub-image, in pixels.
+        step: Between neighbours, in pixels.
+        threshold: A last row or column of sub-images, moved inward, is added where more pixels than this would be lost.
+        compress_level: Of PNGs, 0 to 9.
+        num_workers: Processes; ``None``: one for each processor.
+
+    Returns:
+        Number of sub-images.
+
+    Raises:
+        UserError: An argument is out of range, the output exists, an image is damaged or too small, or two images get
+            one name.
+    """
+    for name, value, smallest in (('size', size, 1), ('step', step, 1), ('threshold', threshold, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+            raise UserError(f'{name}: expected an integer of at least {smallest}, found {value!r}.')
+    check_compress_level(compress_level)
+    num_workers = check_workers(num_workers)
+    store = open_store(input)
+    cut = _Cut(store, size, step, threshold)
+    count = cut.check()
+    record = {'kind': 'subimages', 'size': size, 'step': step, 'threshold': threshold, 'tool_version': __version__}
+    meta = {**record, 'source': Path(input).absolute().name}
+    target = Output(Path(output), store.channels, store.dtype, compress_level=compress_level, meta=meta)
+    make_images(
+        cut,
+        store.keys(),
+        {KIND: target},
+        settings={**record, **source_record(store)},
+        num_workers=num_workers,
+        description='images',
+    )
+    return count
+
+
+def subimage_starts(length: int, size: int, step: int, threshold: int) -> list[int]:
+    """First pixels of the sub-images along one axis.
+
+    Args:
+        length: Of the axis, at least ``size``.
+        size: Of a sub-image.
+        step: Between neighbours.
+        threshold: One more is added at the end of the axis where more pixels than this would be lost.
+    """
+    starts = list(range(0, length - size + 1, step))
+    if length - (starts[-1] + size) > threshold:
+        starts.append(length - size)
+    return starts
+
+
+class _Cut(NamedTuple):
+    """Cuts one image; the fields are arguments of :func:`make_subimages`."""
+
+    store: ImageStore
+    size: int
+    step: int
+    threshold: int
+
+    def __call__(self, key: str) -> dict[str, dict[str, np.ndarray]]:
+        image = self.store.read(key)
+        windows = [(top, left) for top in self._starts(image.shape[0]) for left in self._starts(image.shape[1])]
+        cut = {
+            f'{_base(key)}_s{number:03d}': image[top : top + self.size, left : left + self.size]
+            for number, (top, left) in enumerate(windows, start=1)
+        }
+        return {KIND: cut}
+
+    def _starts(self, length: int) -> list[int]:
+        return subimage_starts(length, self.size, self.step, self.threshold)
+
+    def check(self) -> int:
+        """Counts the sub-images; refuses images that are too small, and two of one name."""
+        count, named = 0, dict[str, str]()
+        for key in self.store.keys():
+            height, width = self.store.spec(key)[:2]
+            if min(height, width) < self.size:
+                raise UserError(
+                    f'{self.store.path}: image "{key}" has {height}x{width} pixels, and sub-images of size {self.size} do '
+                    'not fit: choose a smaller size, or remove the image.'
+                )
+            other = named.setdefault(_base(key), key)
+            if other != key:
+                raise UserError(
+                    f'{self.store.path}: the sub-images of "{other}" and "{key}" would have the same names: rename one, '
+                    'or keep the scales in folders of their own.'
+                )
+            count += len(self._starts(height)) * len(self._starts(width))
+        return count
+
+
+def _base(key: str) -> str:
+    return _SCALE_AT_END.sub('', key)

@@ -1,0 +1,161 @@
+"""Whatever is wrong with what a user gives: one line says so, the status is 2, and nothing half-written stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from basicsr_ext.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path, photos):
+    """Three images as a folder in a folder of its own."""
+    path = tmp_path / 'in'
+    path.mkdir()
+    for key in ('a', 'b', 'c'):
+        cv2.imwrite(str(path / f'{key}.png'), photos['coffee'][: 40 + ord(key) % 2, :48, ::-1])
+    return path
+
+
+@pytest.fixture
+def commands(folder, tmp_path, network_option, weights):
+    """Arguments of every command that makes something, without the outputs, which must lie in a folder."""
+    (tmp_path / 'out').mkdir()
+    teacher = ['--network', json.dumps(network_option), '--scale', '2', '--weights', str(weights), '--device', 'cpu']
+
+    def arguments(command: str, out=tmp_path / 'out', source=folder) -> list[str]:
+        one = ['-i', str(source), '-o', f'{out}/one.lmdb', '--num_workers', '2']
+        two = [*one, '--output_lq', f'{out}/two.lmdb']
+        return ['prepare'] + {
+            'lr': ['lr', *one, '-s', '2'],
+            'lr_folder': ['lr', '-i', str(source), '-o', f'{out}/one', '-s', '2', '--num_workers', '1'],
+            'lmdb': ['lmdb', *one],
+            'basicsr': ['lmdb', *one, '--layout', 'basicsr'],
+            'subimages': ['subimages', '-i', str(source), '-o', f'{out}/sub', '--size', '20', '--step', '20'],
+            'centroids': ['centroids', *two, *teacher],
+            'luma': ['luma', *two, '-s', '2', '--patch_size', '10'],
+        }[command]
+
+    return arguments
+
+
+COMMANDS = ['lr', 'lr_folder', 'lmdb', 'basicsr', 'subimages', 'centroids', 'luma']
+
+
+def garbage(folder):
+    (folder / 'b.png').write_bytes(b'this is no image' * 20)
+    return 'b.png'
+
+
+def truncated(folder):
+    file = folder / 'c.png'
+    file.write_bytes(file.read_bytes()[:-200])
+    return 'c.png'
+
+
+def damaged_inside(folder):
+    file = folder / 'c.png'
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    return 'c.png'
+
+
+def mixed_depths(folder):
+    image = cv2.imread(str(folder / 'b.png'))
+    cv2.imwrite(str(folder / 'b.png'), image.astype(np.uint16) * 257)
+    return 'same depth'
+
+
+def no_images(folder):
+    for file in folder.iterdir():
+        file.unlink()
+    return 'found none'
+
+
+def no_folder(folder):
+    no_images(folder)
+    folder.rmdir()
+    return 'there is nothing'
+
+
+@pytest.mark.parametrize('fault', [garbage, truncated, damaged_inside, mixed_depths, no_images, no_folder])
+@pytest.mark.parametrize('command', COMMANDS)
+def test_bad_images(commands, folder, tmp_path, capfd, command, fault):
+    named = fault(folder)
+    assert main(commands(command)) == 2
+    message = capfd.readouterr().err
+    assert named in message and message.count('basicsr prepare: error:') == 1 and 'Traceback' not in message
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_places_that_cannot_be_written(commands, tmp_path, capfd, command):
+    (tmp_path / 'file').touch()
+    for place in (tmp_path / 'file', '/proc'):
+        assert main(commands(command, out=place)) == 2
+        message = capfd.readouterr().err
+        assert (
+            'writing failed' in message and message.count('basicsr prepare: error:') == 1 and 'Traceback' not in message
+        )
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_a_full_disk(commands, tmp_path, capfd, photos, command):
+    source = tmp_path / 'noise'
+    source.mkdir()
+    for key in 'ab':
+        noise = np.random.default_rng(ord(key)).integers(0, 256, (180, 180, 3), dtype=np.uint8)
+        cv2.imwrite(str(source / f'{key}.png'), noise)
+    arguments = commands(command, source=source)
+    if command == 'subimages':
+        arguments[-3:] = ['150', '--step', '150']
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            os._exit(main(arguments))
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    message = capfd.readouterr().err
+    assert 'writing failed' in message and message.count('basicsr prepare: error:') == 1 and 'Traceback' not in message
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_existing_outputs_stay(commands, tmp_path, capfd, command):
+    assert main(commands(command)) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / 'out').rglob('*') if path.is_file()}
+    capfd.readouterr()
+    assert main(commands(command)) == 2
+    message = capfd.readouterr().err
+    assert 'exists' in message and message.count('basicsr prepare: error:') == 1
+    assert before == {path: path.read_bytes() for path in (tmp_path / 'out').rglob('*') if path.is_file()}
+
+
+def test_grey_images_for_a_colour_network(commands, folder, tmp_path, capfd):
+    for file in folder.iterdir():
+        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE))
+    assert main(commands('centroids')) == 2
+    assert 'channels' in capfd.readouterr().err
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_ctrl_c_is_one_line(commands, monkeypatch, capfd):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('basicsr_ext.prepare.lr.make_lr', interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(commands('lr'))
+    assert end.value.code == 130
+    assert capfd.readouterr().err == 'basicsr prepare lr: stopped; the same command goes on.\n'

@@ -1,0 +1,137 @@
+"""``basicsr prepare check``."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from basicsr_ext.cli import main
+from basicsr_ext.errors import UserError
+from basicsr_ext.functional.resize import downsample
+from basicsr_ext.prepare.check import check_sets
+from basicsr_ext.prepare.stores import make_store
+
+SIDE = 64
+
+
+@pytest.fixture
+def sets(tmp_path, photos, folder_of):
+    """Folders of GT and x4 LQ images that fit."""
+    hr = {key: photo[100 : 100 + SIDE, 120 : 120 + SIDE] for key, photo in photos.items()}
+    folder_of(tmp_path / 'GT', hr)
+    folder_of(tmp_path / 'LQ', {f'{key}x4': downsample(image, 4) for key, image in hr.items()})
+    return tmp_path
+
+
+def check(root, *arguments) -> int:
+    return main(['prepare', 'check', '--gt', str(root / 'GT'), *map(str, arguments)])
+
+
+def rewrite(path, change) -> None:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert cv2.imwrite(str(path), np.ascontiguousarray(change(image)))
+
+
+def pairs(root):
+    return ['--lq', root / 'LQ', '--scale', 4, '--filename_tmpl', '{}x4', '--num_workers', 1]
+
+
+def rows(output: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split('  ') if cell.strip()] for line in output.splitlines()[1:-1]]
+
+
+def test_sets_that_fit(sets, capsys):
+    assert check(sets, *pairs(sets)) == 0
+    assert capsys.readouterr().out == 'no problems\n'
+    rewrite(sets / 'GT/coffee.png', lambda image: np.pad(image, ((0, 3), (0, 2), (0, 0))))  # cut away in training
+    assert check_sets(sets / 'GT', sets / 'LQ', scale=4, filename_tmpl='{}x4') == []
+
+
+def test_a_table_of_problems(sets, capsys):
+    gt, lq = sets / 'GT', sets / 'LQ'
+    (lq / 'astronautx4.png').unlink()
+    (gt / 'extra.png').write_bytes((gt / 'chelsea.png').read_bytes())
+    (lq / 'stray.png').write_bytes((lq / 'chelseax4.png').read_bytes())
+    rewrite(lq / 'chelseax4.png', lambda image: cv2.resize(image, (SIDE // 2, SIDE // 2)))
+    rewrite(gt / 'coffee.png', lambda image: image[:-1])
+    rewrite(lq / 'rocketx4.png', lambda image: image[..., 0])
+    whole = (gt / 'rocket.png').read_bytes()
+    (gt / 'motorcycle_left.png').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SystemExit) as end:
+        check(sets, *pairs(sets))
+    assert end.value.code == 1
+    output = capsys.readouterr().out
+    assert rows(output) == [
+        ['GT motorcycle_left', 'damaged', 'an image', 'OpenCV cannot decode it; it is damaged or cut off'],
+        ['LQ rocketx4', 'channels', 'colour as most', 'grey'],
+        ['LQ stray', 'extra', 'a GT image', 'none'],
+        ['GT astronaut', 'missing', 'LQ astronautx4', 'none'],
+        ['GT chelsea', 'scale', '4', '2'],
+        ['GT coffee', 'size', '64x64 to 3 more', '63x64'],
+        ['GT extra', 'missing', 'LQ extrax4', 'none'],
+        ['GT rocket', 'channels of the pair', 'grey as LQ', 'colour'],
+    ]
+    assert output.endswith('8 problems\n')
+
+
+def test_depths(sets):
+    rewrite(sets / 'LQ/coffeex4.png', lambda image: image.astype(np.uint16) * 257)
+    found = check_sets(sets / 'GT', sets / 'LQ', scale=4, filename_tmpl='{}x4')
+    assert [tuple(problem) for problem in found] == [
+        ('LQ coffeex4', 'bit depth', 'uint8 as most', 'uint16'),
+        ('GT coffee', 'bit depth of the pair', 'uint16 as LQ', 'uint8'),
+    ]
+
+
+def test_versions_of_test_images_are_found(sets, photos, folder_of):
+    image = photos['astronaut'][30:330, 60:400]
+    versions = {
+        'same': image,
+        'half': downsample(image, 2),
+        'flipped': image[:, ::-1],
+        'turned': image.transpose(1, 0, 2)[::-1],
+        'brighter': np.clip(image * 1.1, 0, 255).astype(np.uint8),
+        'cropped': image[2:-2, 2:-2],
+        'other': photos['coffee'][:300, :340],
+    }
+    folder_of(sets / 'train', versions)
+    cv2.imwrite(str(sets / 'train/jpeg.jpg'), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 30])
+    folder_of(sets / 'test', {'portrait': image, 'cat': photos['chelsea']})
+    found = check_sets(sets / 'train', tests=[sets / 'test'])
+    assert {problem.image for problem in found} == {f'GT {key}' for key in [*versions, 'jpeg']} - {'GT other'}
+    assert all(problem.problem == 'test image' and 'test portrait' in problem.found for problem in found)
+    exact = {problem.image for problem in check_sets(sets / 'train', tests=[sets / 'test'], distance=0)}
+    assert 'GT same' in exact and not exact & {'GT jpeg', 'GT cropped'}
+
+
+def test_real_sets(bench_dir):
+    """All of T91 and BSD, less the image that is Set5's woman, and one more folder with a copy of a test image."""
+    train, set5 = bench_dir / 'train', bench_dir / 'Set5/HR'
+    assert check_sets(train / 'T91', tests=[set5], num_workers=1) == []
+    found = check_sets(bench_dir / 'realworld/RealSRSet_noGT', tests=[set5], num_workers=1)
+    assert [(p.image, p.problem) for p in found if p.problem == 'test image'] == [('GT butterfly', 'test image')]
+    lq = bench_dir / 'Set5/LR_bicubic/X3'
+    assert check_sets(set5, lq, scale=3, filename_tmpl='{}x3', num_workers=1) == []
+    assert {p.problem for p in check_sets(set5, lq, scale=4, filename_tmpl='{}x3', num_workers=1)} == {'scale'}
+
+
+def test_stores(sets, tmp_path):
+    make_store(sets / 'GT', tmp_path / 'GT.lmdb')
+    make_store(sets / 'LQ', tmp_path / 'LQ.lmdb', layout='basicsr')
+    stores = tmp_path / 'GT.lmdb', tmp_path / 'LQ.lmdb'
+    assert check_sets(*stores, scale=4, filename_tmpl='{}x4') == []
+    assert {problem.problem for problem in check_sets(*stores, scale=2, filename_tmpl='{}x4')} == {'scale'}
+    assert len(check_sets(stores[0], tests=[stores[0]])) == 5
+
+
+def test_bad_arguments(sets, capsys):
+    with pytest.raises(UserError, match='scale: LQ images need it'):
+        check_sets(sets / 'GT', sets / 'LQ')
+    with pytest.raises(UserError, match=r'filename_tmpl: expected \{\} once'):
+        check_sets(sets / 'GT', sets / 'LQ', scale=4, filename_tmpl='x4')
+    with pytest.raises(UserError, match='distance: expected 0 to 256'):
+        check_sets(sets / 'GT', distance=300)
+    for wrong in (['--test', sets / 'nowhere'], ['--lq', sets / 'nowhere', '--scale', 4]):
+        assert check(sets, *wrong) == 2
+        assert 'nowhere' in capsys.readouterr().err

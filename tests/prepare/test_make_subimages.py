@@ -1,0 +1,84 @@
+"""``basicsr prepare subimages``."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from basicsr_ext.errors import UserError
+from basicsr_ext.prepare.subimages import make_subimages, subimage_starts
+from basicsr_ext.storage import open_store
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        ((480, 480, 240, 0), [0]),
+        ((1356, 480, 240, 0), [0, 240, 480, 720, 876]),  # DIV2K: the last is moved inward
+        ((1356, 480, 240, 156), [0, 240, 480, 720]),  # as many pixels may be lost as the threshold says
+        ((1356, 480, 240, 155), [0, 240, 480, 720, 876]),
+        ((960, 480, 240, 0), [0, 240, 480]),
+        ((20, 7, 10, 2), [0, 10, 13]),
+    ],
+)
+def test_starts_are_those_of_basicsr(arguments, expected):
+    length, size, step, threshold = arguments
+    # BasicSR's scripts/data_preparation/extract_subimages.py says it with NumPy.
+    space = np.arange(0, length - size + 1, step)
+    if length - (space[-1] + size) > threshold:
+        space = np.append(space, length - size)
+    assert subimage_starts(*arguments) == expected == space.tolist()
+
+
+@pytest.mark.parametrize('output', ['sub', 'sub.lmdb'])
+def test_names_and_pixels(tmp_path, prepare, folder_of, photos, capsys, output):
+    image = photos['chelsea'][:50, :70]
+    folder = folder_of(tmp_path / 'LR', {'0001x4': image, 'x4_box': image[:30, :30]})
+    prepare('subimages', '-i', folder, '-o', tmp_path / output, '--size=30', '--step=20', '--threshold=0')
+    store = open_store(tmp_path / output)
+    places = [(top, left) for top in (0, 20) for left in (0, 20, 40)]
+    assert list(store.keys()) == [f'0001_s{number:03d}' for number in range(1, 7)] + ['x4_box_s001']
+    for number, (top, left) in enumerate(places, start=1):
+        np.testing.assert_array_equal(store.read(f'0001_s{number:03d}'), image[top : top + 30, left : left + 30])
+    assert capsys.readouterr().out == f'{tmp_path / output}: 7 sub-images\n'
+
+
+def test_16_bit_grey_and_alpha(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (12, 14, 4), dtype=np.uint16)
+    for name, image in {
+        'deep': pixels[..., :3],
+        'grey': pixels[..., 0],
+        'alpha': (pixels >> 8).astype(np.uint8),
+    }.items():
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / 'a.png'), np.ascontiguousarray(image))
+        make_subimages(tmp_path / name, tmp_path / f'{name}_sub', size=12, step=6)
+        cut = cv2.imread(str(tmp_path / f'{name}_sub/a_s002.png'), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(cut, image[:12, 2:14] if name != 'alpha' else image[:12, 2:14, :3])
+        assert cut.dtype == image.dtype
+
+
+def test_compression(tmp_path, folder_of, photos):
+    folder = folder_of(tmp_path / 'HR', {'a': photos['rocket'][:64, :64]})
+    sizes = []
+    for level in (0, 9):
+        make_subimages(folder, tmp_path / str(level), size=64, step=64, compress_level=level)
+        sizes.append((tmp_path / str(level) / 'a_s001.png').stat().st_size)
+    assert sizes[0] > sizes[1]
+
+
+def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):
+    with pytest.raises(UserError, match='image "rocket" has 14x19 pixels, and sub-images of size 16 do not fit'):
+        make_subimages(lq_folder, tmp_path / 'sub', size=16)
+    for wrong in ({'size': 0}, {'step': 0}, {'threshold': -1}):
+        with pytest.raises(UserError, match=f'{next(iter(wrong))}: expected an integer'):
+            make_subimages(lq_folder, tmp_path / 'sub', **{'size': 8, **wrong})
+    with pytest.raises(UserError, match='compress level'):
+        make_subimages(lq_folder, tmp_path / 'sub', size=8, compress_level=10)
+    with pytest.raises(UserError, match='num_workers: expected 0 or'):
+        make_subimages(lq_folder, tmp_path / 'sub', size=8, num_workers=-1)
+    both = folder_of(tmp_path / 'both', {'a': crops['coffee'], 'ax2': crops['coffee']})
+    with pytest.raises(UserError, match='sub-images of "a" and "ax2" would have the same names'):
+        make_subimages(both, tmp_path / 'sub', size=8)
+    assert not (tmp_path / 'sub').exists()
