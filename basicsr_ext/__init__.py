@@ -29,8 +29,8 @@ def train(options, **arguments) -> None:
     _train(options, **arguments)
 
 
-def test(options, **arguments) -> None:
-    """Tests from an option file or a dictionary of options; see :func:`basicsr_ext.trainer.run.test`."""
-    from basicsr_ext.trainer.run import test as _test
+def test(options, *arguments, **named):
+    """Tests from an option file or a dictionary of options; see :func:`basicsr_ext.evaluation.testing.run_test`."""
+    from basicsr_ext.evaluation.testing import run_test
 
-    _test(options, **arguments)
+    return run_test(options, *arguments, **named)

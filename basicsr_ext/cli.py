@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import Stopped, UserError
+from basicsr_ext.evaluation.evaluate_arguments import add_evaluate_arguments
+from basicsr_ext.evaluation.upscale_arguments import add_upscale_arguments
 from basicsr_ext.prepare.arguments import add_arguments as add_prepare_arguments
 
 
@@ -31,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f'basicsr {args.command}: {stopped}', file=sys.stderr)
         return 128 + (stopped.signal_number or signal.SIGTERM)
+    except KeyboardInterrupt:
+        print(f'basicsr {args.command}: interrupted', file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -49,12 +54,21 @@ def _parser() -> argparse.ArgumentParser:
 
     test = commands.add_parser('test', help='test from an option file')
     _add_run_arguments(test)
+    test.add_argument(
+        '--weights',
+        nargs='+',
+        default=[],
+        metavar='FILE',
+        help='network files to test, one after the other, each into a folder of its own (default: path.pretrain_network_g)',
+    )
     test.set_defaults(run=_test)
 
     check = commands.add_parser('check', help='look for mistakes in an option file, without training')
     _add_option_arguments(check)
     check.set_defaults(run=_check)
 
+    add_upscale_arguments(commands.add_parser('upscale', help='enlarge images by a trained network'))
+    add_evaluate_arguments(commands.add_parser('evaluate', help='score images that anything may have made'))
     add_prepare_arguments(commands.add_parser('prepare', help='make datasets: LR images, stores, centroids'))
     return parser
 
@@ -87,9 +101,9 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _test(args: argparse.Namespace) -> None:
-    from basicsr_ext.trainer.run import test
+    from basicsr_ext.evaluation.testing import run_test
 
-    test(args.opt, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml)
+    run_test(args.opt, args.weights, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml)
 
 
 def _check(args: argparse.Namespace) -> None:

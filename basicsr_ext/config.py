@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
 
 # Marks of an option in ``Annotated[...]``, for whoever checks options: a path, and a block that describes a network.
 IS_PATH = object()
 IS_NETWORK = object()
+
+
+def reason(problem: Mapping[str, Any]) -> str:
+    """What pydantic says against a value, to stand within a sentence."""
+    message = problem['msg'].removeprefix('Value error, ')
+    return message[0].lower() + message[1:]
 
 
 class OptionBlock(BaseModel):
@@ -54,13 +60,12 @@ class OptionBlock(BaseModel):
     def _describe(cls, problem: Any) -> tuple[tuple, str]:
         if problem['type'] == 'extra_forbidden':
             known = list(cls._block_at(problem['loc'][:-1]).model_fields)
-            close = difflib.get_close_matches(str(problem['loc'][-1]), known, n=1)
-            hint = f'did you mean "{close[0]}"?' if close else f'known keys: {", ".join(known)}.'
+            close = closest_name(problem['loc'][-1], known)
+            hint = f'did you mean "{close}"?' if close else f'known keys: {", ".join(known)}.'
             return problem['loc'], f'unknown option; {hint}'
         if problem['type'] == 'missing':
             return problem['loc'], 'this option is required, and is missing.'
-        message = problem['msg'].removeprefix('Value error, ')
-        return problem['loc'], f'{message[0].lower()}{message[1:]}, found {problem["input"]!r}.'
+        return problem['loc'], f'{reason(problem)}, found {problem["input"]!r}.'
 
     @classmethod
     def _block_at(cls, path: tuple) -> type[BaseModel]:

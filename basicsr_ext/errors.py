@@ -21,11 +21,15 @@ class Stopped(Exception):
     """The run was asked to stop, and has saved.
 
     Attributes:
-        iteration: The last one done.
+        iteration: The last one done; ``None`` where only the ranks know.
         signal_number: What asked; 0 where another rank was asked.
     """
 
-    def __init__(self, iteration: int, signal_number: int):
-        super().__init__(f'stopped and saved after iteration {iteration}; go on with --auto_resume')
+    def __init__(self, iteration: int | None, signal_number: int):
+        super().__init__(
+            'the ranks were stopped; what they have saved is said above'
+            if iteration is None
+            else f'stopped and saved after iteration {iteration}; go on with --auto_resume'
+        )
         self.iteration = iteration
         self.signal_number = signal_number

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -95,6 +95,34 @@ def gan_options(root: Path, model_type: str = 'ESRGANModel') -> dict[str, Any]:
     return options
 
 
+def real_esrgan_options(root: Path, gt_size: int = 32, queue_size: int = 4) -> dict[str, Any]:
+    """Options of a stock RealESRGANModel run, which degrades the images of :func:`write_pairs` itself."""
+    options = gan_options(root, 'RealESRGANModel')
+    kernel = {
+        'blur_kernel_size': 21,
+        'kernel_list': ['iso', 'aniso'],
+        'kernel_prob': [0.5, 0.5],
+        'sinc_prob': 0.1,
+        'blur_sigma': [0.2, 3],
+        'betag_range': [0.5, 4],
+        'betap_range': [1, 2],
+    }
+    (root / 'meta.txt').write_text(''.join(f'{path.name}\n' for path in sorted((root / 'hr').iterdir())))
+    options['datasets']['train'] = {
+        'name': 'train', 'type': 'RealESRGANDataset', 'dataroot_gt': f'{root}/hr', 'meta_info': f'{root}/meta.txt',
+        'io_backend': {'type': 'disk'}, **kernel, **{f'{key}2': value for key, value in kernel.items()},
+        'final_sinc_prob': 0.8, 'gt_size': gt_size, 'use_hflip': True, 'use_rot': False, 'num_worker_per_gpu': 0,
+        'batch_size_per_gpu': 2,
+    }  # fmt: skip
+    degradation = {
+        'resize_prob': [0.2, 0.7, 0.1], 'resize_range': [0.5, 1.5], 'gaussian_noise_prob': 0.5, 'noise_range': [1, 30],
+        'poisson_scale_range': [0.05, 3], 'gray_noise_prob': 0.4, 'jpeg_range': [30, 95],
+    }  # fmt: skip
+    options.update(degradation, **{f'{key}2': value for key, value in degradation.items()}, second_blur_prob=0.8)
+    options.update(gt_size=gt_size, queue_size=queue_size, l1_gt_usm=True, percep_gt_usm=True, gan_gt_usm=False)
+    return options
+
+
 def eco_options(root: Path, **eco: Any) -> dict[str, Any]:
     """Options of an ECOModel run on :func:`write_pairs`' images and the stores of :func:`write_centroids`."""
     options = sr_options(root, model_type='ECOModel')
@@ -138,8 +166,10 @@ def log_text(experiment: Path) -> str:
 
 
 def network_weights(root: Path, name: str = 'run', iteration: int | str = 'latest', label: str = 'net_g') -> dict:
-    """Loads a network that a run saved."""
-    return torch.load(root / 'experiments' / name / 'models' / f'{label}_{iteration}.pth', weights_only=True)
+    """Loads the weights of a network that a run saved."""
+    content = torch.load(root / 'experiments' / name / 'models' / f'{label}_{iteration}.pth', weights_only=True)
+    assert content.pop('basicsr_ext', {'label': label})['label'] == label  # BasicSR's own command writes no such key
+    return content
 
 
 def assert_same_weights(first: dict, second: dict, tolerance: float = 0.0) -> None:
@@ -154,10 +184,15 @@ def assert_same_weights(first: dict, second: dict, tolerance: float = 0.0) -> No
 
 def on_ranks(world_size: int, function: Callable, *arguments: Any) -> None:
     """Calls a function in forked processes, with the environment that torchrun gives its ranks."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    environment = {'WORLD_SIZE': str(world_size), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+    # the store is here, as in torchrun's agent: a port looked up for the first rank may be gone when it listens there
+    store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    environment = {
+        'WORLD_SIZE': str(world_size),
+        'MASTER_ADDR': '127.0.0.1',
+        'MASTER_PORT': str(store.port),
+        'TORCHELASTIC_USE_AGENT_STORE': 'True',
+        'TORCHELASTIC_RESTART_COUNT': '0',
+    }
     context = get_context('fork')
     processes = [
         context.Process(target=_rank, args=({**environment, 'RANK': str(r), 'LOCAL_RANK': str(r)}, function, arguments))
@@ -193,3 +228,54 @@ def model_options(options: dict[str, Any], root: Path, launcher: str = 'none') -
             yield session.parse_options(str(root))[0]
     finally:
         leave_ranks()
+
+
+def plain(value: Any) -> Any:
+    """Turns tensors into lists, so that states can be compared."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def final_state(root: Path, iteration: int = 7) -> dict:
+    """Everything that must be equal: networks, state, metrics without wall-clock fields."""
+    from basicsr_ext.trainer.metrics_log import read_metrics
+
+    experiment = root / 'experiments/run'
+    result = {}
+    for path in sorted((experiment / 'models').glob(f'*_{iteration}.pth')):
+        result[path.name] = plain(torch.load(path, weights_only=True))
+    state = torch.load(experiment / f'training_states/{iteration}.state', weights_only=True)
+    for key in ('networks', 'options', 'metrics_offset'):
+        state.pop(key)
+    result['state'] = plain(state)
+    result['metrics'] = [
+        {k: v for k, v in line.items() if k != 'wall'} for line in read_metrics(experiment / 'metrics.jsonl')
+    ]
+    return result
+
+
+def run(root: Path, path: Path, *arguments: str) -> int:
+    """Trains in a folder through the command; returns its exit status."""
+    from basicsr_ext.cli import main
+
+    os.chdir(root)
+    return main(['train', '-opt', str(path), *arguments])
+
+
+def forked(function: Callable, *arguments: Any) -> int:
+    """Runs in a forked child of this warm process; returns its exit status (negative: the signal)."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            torch.set_num_threads(1)
+            status = function(*arguments)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status if isinstance(status, int) else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

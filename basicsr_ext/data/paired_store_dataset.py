@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from basicsr_ext import storage
 from basicsr_ext.data import pairing
-from basicsr_ext.data.crop_geometry import Geometry, area_shares, augment, draw_crop, systematic_choice, to_chw
+from basicsr_ext.data.batching import Batch, read_windows, to_nchw
+from basicsr_ext.data.crop_geometry import Geometry, area_shares, draw_crops, systematic_choice
 from basicsr_ext.data.pairing import Source
 from basicsr_ext.data.registry import DATASET_REGISTRY
-from basicsr_ext.data.sample_id import SampleId, sample_generator
+from basicsr_ext.data.sample_id import SampleId, sample_generator, sample_numbers
 from basicsr_ext.data.store_options import PairedStoreOptions
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage.base import ImageStore
@@ -37,6 +39,8 @@ class PairedStoreDataset(Dataset):
 
     Attributes:
         takes_sample_id: Tells this package's sampler to hand out :class:`~basicsr_ext.data.sample_id.SampleId`.
+        thread_safe: Tells this package's trainer that a thread may read ahead: samples with such an id draw from no shared
+            random numbers.
         opt: The option block as it was given, for BasicSR.
         options: The same, checked.
         gt_store: Store of the GT images, or ``None``.
@@ -51,18 +55,20 @@ class PairedStoreDataset(Dataset):
     """
 
     takes_sample_id = True
+    thread_safe = True
     options_type = PairedStoreOptions
     options: PairedStoreOptions
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
         self.opt = opt
-        phase = opt.get('phase')
-        self.options = self.options_type.parse(opt, f'datasets.{phase}' if phase else 'datasets')
+        block = opt.get('block') or opt.get('phase')
+        self.options = self.options_type.parse(opt, f'datasets.{block}' if block else 'datasets')
         self.is_train = self.options.phase == 'train'
         self.sources = self.open_sources()
         self.sizes = pairing.lq_sizes(self.sources['lq'])
         self._check()
-        self._shares = area_shares(self.sizes)
+        self._sizes = np.array(self.sizes)
+        self._shares = area_shares(self._sizes)
 
     def open_sources(self) -> dict[str, Source]:
         """Opens the stores: for each image of a sample its name, where it comes from, and its scale."""
@@ -107,26 +113,21 @@ class PairedStoreDataset(Dataset):
         Returns:
             For each source a new contiguous tensor of shape (channels, height, width).
         """
-        images = {}
-        for name, source in sources.items():
-            window = (side * source.scale // self.options.scale for side in geometry[1:5])
-            pixels = source.store.read(source.keys[geometry.image], *window)
-            pixels = to_chw(augment(pixels, geometry), unit_range=self.options.output == 'float32')
-            images[name] = torch.from_numpy(pixels)
-        return images
+        return {name: images[0].contiguous() for name, images in self._read([geometry], sources).items()}
+
+    def _read(self, geometries: Sequence[Geometry], sources: Mapping[str, Source]) -> dict[str, torch.Tensor]:
+        unit_range = self.options.output == 'float32'
+        return {
+            name: to_nchw(read_windows(source, geometries, self.options.scale), unit_range)
+            for name, source in sources.items()
+        }
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: SampleId | int) -> dict[str, Any]:
-        if not isinstance(index, SampleId):
-            # BasicSR's own samplers give bare indices, and seed this generator in each worker.
-            seed = random.getrandbits(63) if self.is_train else 0
-            index = SampleId(int(index), epoch=0, position=0, iteration=0, seed=seed)
-        if not 0 <= index.index < len(self):
-            raise IndexError(f'index {index.index} is out of range for {len(self)} images')
-        geometry = self._crop(index) if self.is_train else self._whole(index.index)
-        sample: dict[str, Any] = self.read(geometry, self.sources_at(index.iteration))
+        (geometry,) = self._geometries([index])
+        sample: dict[str, Any] = self.read(geometry, self.sources_at(getattr(index, 'iteration', 0)))
         gt_key, sample['lq_path'] = self.pairs[geometry.image]
         if gt_key is not None:
             sample['gt_path'] = gt_key
@@ -134,12 +135,33 @@ class PairedStoreDataset(Dataset):
             sample['geometry'] = torch.tensor(geometry, dtype=torch.int64)
         return sample
 
-    def _crop(self, sample: SampleId) -> Geometry:
-        options = self.options
-        offset, *numbers = sample_generator(sample.seed, sample.epoch, sample.position).random(6).tolist()
-        image = systematic_choice(self._shares, sample.index, offset)
+    def __getitems__(self, indices: Sequence[SampleId | int]) -> list[Any]:
+        """Reads a batch; loaders call this. Values are those of single samples, in one array for each entry."""
+        iterations = {getattr(index, 'iteration', 0) for index in indices}
+        if not self.is_train or len(iterations) > 1:  # sizes or entries may differ
+            return [self[index] for index in indices]
+        geometries = self._geometries(indices)
+        batch = Batch(self._read(geometries, self.sources_at(*iterations)))
+        gt_keys, lq_keys = zip(*[self.pairs[geometry.image] for geometry in geometries], strict=True)
+        batch['lq_path'] = list(lq_keys)
+        if self.gt_store is not None:
+            batch['gt_path'] = list(gt_keys)
+        if self.options.geometry:
+            batch['geometry'] = torch.tensor(geometries, dtype=torch.int64)
+        return [batch]
+
+    def _geometries(self, indices: Sequence[SampleId | int]) -> list[Geometry]:
+        """Says what samples show."""
+        numbers = [index.index if isinstance(index, SampleId) else int(index) for index in indices]
+        if wrong := [number for number in numbers if not 0 <= number < len(self)]:
+            raise IndexError(f'index {wrong[0]} is out of range for {len(self)} images')
+        if not self.is_train:
+            return [self._whole(number) for number in numbers]
+        options, drawn = self.options, np.array([random_numbers(index) for index in indices])
+        images = systematic_choice(self._shares, np.array(numbers), drawn[:, 0])
         crop = options.gt_size // options.scale
-        return draw_crop(image, self.sizes[image], crop, options.scale, numbers, options.use_hflip, options.use_rot)
+        sizes = self._sizes[images]
+        return draw_crops(images, sizes, crop, options.scale, drawn[:, 1:6], options.use_hflip, options.use_rot)
 
     def _whole(self, index: int) -> Geometry:
         height, width = self.sizes[index]
@@ -168,3 +190,11 @@ class PairedStoreDataset(Dataset):
         if self.is_train:
             crop = options.gt_size // options.scale
             pairing.check_crop(lq, self.sizes, crop, options.scale, f'{options.where}.gt_size')
+
+
+def random_numbers(index: SampleId | int) -> list[float]:
+    """Returns the eight numbers in [0, 1) of a sample: the image, five for crop and flips, two that subclasses may use."""
+    if isinstance(index, SampleId):
+        return sample_numbers(index.seed, index.epoch, index.position)
+    # BasicSR's own samplers give bare indices, and seed this generator in each worker.
+    return sample_generator(random.getrandbits(63), 0, 0).random(8).tolist()

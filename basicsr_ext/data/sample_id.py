@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 
+from basicsr_ext.data.philox import philox4x64, unit_doubles
+
 _WORD = 2**64 - 1
+# Positions whose numbers are made together: enough for NumPy to be busy with numbers, and made in a millisecond.
+_TOGETHER = 256
 
 
 class SampleId(NamedTuple):
@@ -28,6 +33,17 @@ class SampleId(NamedTuple):
     seed: int
 
 
+def iterations_per_epoch(length: int, ratio: float, batch: int) -> int:
+    """Returns the whole batches of an epoch.
+
+    Args:
+        length: Number of indices of the dataset.
+        ratio: How often an epoch passes over them (``dataset_enlarge_ratio``).
+        batch: Samples of an iteration, of all ranks together.
+    """
+    return int(length * ratio) // batch
+
+
 def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generator:
     """Gives the random numbers of one sample.
 
@@ -45,6 +61,30 @@ def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generato
     """
     counter = np.array([0, 0, 0, int(position) & _WORD], np.uint64)
     return np.random.Generator(np.random.Philox(_Key(seed, epoch), counter=counter))
+
+
+def sample_numbers(seed: int, epoch: int, position: int) -> list[float]:
+    """Returns the first eight numbers that :func:`sample_generator` gives, much faster where positions are near.
+
+    Args:
+        seed: Seed of the run; any integer, taken modulo 2^64.
+        epoch: Epoch, counted from 0.
+        position: Global position in the epoch, counted from 0.
+
+    Returns:
+        Numbers in [0, 1).
+    """
+    together, place = divmod(position, _TOGETHER)
+    return _numbers_of(seed, epoch, together)[place]
+
+
+@lru_cache(maxsize=4)
+def _numbers_of(seed: int, epoch: int, together: int) -> list[list[float]]:
+    counters = np.zeros((4, 2, _TOGETHER), np.uint64)
+    counters[0] = [[1], [2]]  # NumPy counts before it makes the next four numbers
+    counters[3] = np.arange(_TOGETHER, dtype=np.uint64) + np.uint64(together * _TOGETHER & _WORD)
+    words = philox4x64((int(seed), int(epoch)), counters)
+    return unit_doubles(words.transpose(2, 1, 0).reshape(_TOGETHER, 8)).tolist()
 
 
 class _Key(ISeedSequence):

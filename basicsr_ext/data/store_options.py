@@ -9,20 +9,26 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from basicsr_ext.config import OptionBlock
 
+
+def _one_placeholder(value: str) -> str:
+    if value.count('{}') != 1 or set('{}') & set(value.replace('{}', '')):
+        raise ValueError('Expected {} once, in place of the GT image\'s name, such as "{}x4"')
+    return value
+
+
 DataRoot = Annotated[Path, AfterValidator(Path.expanduser)]
+KeyTemplate = Annotated[str, AfterValidator(_one_placeholder)]
 
 
-class PairedStoreOptions(OptionBlock):
-    """Options of :class:`~basicsr_ext.data.paired_store_dataset.PairedStoreDataset`.
+class StoreOptions(OptionBlock):
+    """What the blocks of all of this package's datasets have.
 
     Attributes:
         name: Name of the dataset, for logs and result folders.
         type: Class name of the dataset.
         phase: Added by BasicSR from the block's own name.
+        block: Key of the block, such as ``val_2``; added by this package's commands, for messages.
         scale: HR pixels per LQ pixel along each side; added by BasicSR from the top of the option file.
-        dataroot_gt: Image store of the GT images; may be left out in ``val`` and ``test``, then samples have no ``gt``.
-        dataroot_lq: Image store of the LQ images.
-        filename_tmpl: LQ key, with ``{}`` in place of the GT key.
         gt_size: Height and width of the training crops, in HR pixels; a multiple of ``scale``. Training only.
         use_hflip: Flip training crops horizontally, one in two.
         use_rot: Flip training crops vertically, one in two, and transpose them, one in two.
@@ -30,11 +36,13 @@ class PairedStoreOptions(OptionBlock):
             :func:`~basicsr_ext.storage.open_store`.
         output: ``float32`` in [0, 1], or ``uint8``: stored values as they are.
         geometry: Add a ``geometry`` entry to each sample, see :class:`~basicsr_ext.data.crop_geometry.Geometry`.
-        num_worker_per_gpu: Loader processes for each rank.
+        num_worker_per_gpu: Loader processes for each rank. 0, or unset: a thread reads ahead, which is fastest from raw
+            stores; processes are worth their while where images are decoded.
         batch_size_per_gpu: Samples of a batch on each rank.
         dataset_enlarge_ratio: Times that each index occurs in an epoch.
-        prefetch_mode: BasicSR's prefetching: ``cuda``, ``cpu`` or unset.
-        num_prefetch_queue: Batches that ``prefetch_mode: cpu`` holds ready.
+        prefetch_mode: ``cuda`` copies batches to the GPU ahead of time; ``cpu`` and unset differ under BasicSR's own command
+            only.
+        num_prefetch_queue: Batches that the thread holds ready.
         pin_memory: Hand over batches in page-locked memory.
         persistent_workers: Keep loader processes from epoch to epoch.
     """
@@ -42,10 +50,8 @@ class PairedStoreOptions(OptionBlock):
     name: str | int
     type: str = ''
     phase: Literal['train', 'val', 'test']
+    block: str | None = None
     scale: int = Field(ge=1)
-    dataroot_gt: DataRoot | None = Field(None, validate_default=True)
-    dataroot_lq: DataRoot
-    filename_tmpl: str = '{}'
     gt_size: int | None = Field(None, ge=1, validate_default=True)
     use_hflip: bool = True
     use_rot: bool = True
@@ -63,21 +69,7 @@ class PairedStoreOptions(OptionBlock):
     @property
     def where(self) -> str:
         """Key path of the block in an option file."""
-        return f'datasets.{self.phase}'
-
-    @field_validator('dataroot_gt')
-    @classmethod
-    def _gt_in_training(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is None and info.data.get('phase') == 'train':
-            raise ValueError('Training needs GT images: expected the path of an image store')
-        return value
-
-    @field_validator('filename_tmpl')
-    @classmethod
-    def _one_placeholder(cls, value: str) -> str:
-        if value.count('{}') != 1 or set('{}') & set(value.replace('{}', '')):
-            raise ValueError('Expected {} once, in place of the GT image\'s name, such as "{}x4"')
-        return value
+        return f'datasets.{self.block or self.phase}'
 
     @field_validator('gt_size')
     @classmethod
@@ -89,6 +81,27 @@ class PairedStoreOptions(OptionBlock):
             raise ValueError(f'Expected nothing, since phase {phase} gives whole images; remove it')
         if value is not None and scale and value % scale:
             raise ValueError(f'Expected a multiple of scale ({scale})')
+        return value
+
+
+class PairedStoreOptions(StoreOptions):
+    """Options of :class:`~basicsr_ext.data.paired_store_dataset.PairedStoreDataset`, besides those of :class:`StoreOptions`.
+
+    Attributes:
+        dataroot_gt: Image store of the GT images; may be left out in ``val`` and ``test``, then samples have no ``gt``.
+        dataroot_lq: Image store of the LQ images.
+        filename_tmpl: LQ key, with ``{}`` in place of the GT key.
+    """
+
+    dataroot_gt: DataRoot | None = Field(None, validate_default=True)
+    dataroot_lq: DataRoot
+    filename_tmpl: KeyTemplate = '{}'
+
+    @field_validator('dataroot_gt')
+    @classmethod
+    def _gt_in_training(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get('phase') == 'train':
+            raise ValueError('Training needs GT images: expected the path of an image store')
         return value
 
 

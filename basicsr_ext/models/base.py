@@ -13,17 +13,17 @@ from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from pydantic import Field
 from torch import distributed, nn
-from torch.nn import functional
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.precision import autocast
+from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.models.guard import Guard, GuardOptions
+from basicsr_ext.models.inference_options import run_in_test
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
 from basicsr_ext.models.player import GradClip, Player
 from basicsr_ext.models.step_options import StepOptions
 
 Losses = Mapping[str, torch.Tensor]
-_RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 
 class TrainingModel(SRModel):
@@ -44,7 +44,9 @@ class TrainingModel(SRModel):
 
     # What a check of options knows of this class. Subclasses say theirs; train_blocks adds to those of the classes above.
     network_names = ('g',)  # networks that training needs; the first is the one that is tested
+    optional_network_names: tuple[str, ...] = ()  # networks that may be there
     player_names = ('g',)  # each has its train.optim_<name>, and may have a train.scheduler_<name>
+    optional_player_names: tuple[str, ...] = ()  # players that may be there
     loss_keys = ('pixel_opt', 'perceptual_opt')
     train_blocks = {  # noqa: RUF012  # further keys of train -> structure or type; "or None" where it may be missing
         'ema_decay': Annotated[float, Field(ge=0, le=1)],
@@ -83,6 +85,7 @@ class TrainingModel(SRModel):
         self.criteria = nn.ModuleDict()
         self._logged: dict[str, torch.Tensor | float] = {}
         self._keys: list[str] = []
+        self._skipped = 0
         self.step = StepOptions.parse({k: train_opt[k] for k in StepOptions.model_fields if k in train_opt}, 'train')
         self.step.apply_globally()
         clip, guard = train_opt.get('grad_clip'), train_opt.get('guard')
@@ -136,7 +139,9 @@ class TrainingModel(SRModel):
         optimizer = self.get_optimizer(optim.pop('type'), parameters, optim.pop('lr'), **optim)
         scheduler = build_scheduler(optimizer, train_opt.get(f'scheduler_{name}') or train_opt.get('scheduler') or {})
         if self.step.channels_last:
-            network.to(memory_format=torch.channels_last)
+            for tensor in (*network.parameters(), *network.buffers()):
+                if tensor.ndim == 4:  # Module.to would fail on the weights of 3-D convolutions
+                    tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         view = self.model_to_device(network)
         if self.step.compile:
             view = torch.compile(view)
@@ -189,8 +194,9 @@ class TrainingModel(SRModel):
     def _to_device(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
-        value = value.to(self.device, non_blocking=True)
-        return value.float() / _RANGES[value.dtype] if value.dtype in _RANGES else value
+        # batches of stored values have channels last in memory; which order networks get is said by channels_last
+        value = value.to(self.device, non_blocking=True).contiguous()
+        return to_unit_range(value)
 
     def optimize_parameters(self, current_iter: int) -> None:
         """Runs one iteration; called by BasicSR's training loop.
@@ -216,29 +222,35 @@ class TrainingModel(SRModel):
         player = self.players['g']
         self.update(player, self._losses_of_parts(player, lq, gt))
 
-    def _losses_of_parts(self, player: Player, lq: torch.Tensor, gt: torch.Tensor) -> Iterator[Losses]:
+    def _losses_of_parts(
+        self, player: Player, lq: torch.Tensor, gt: torch.Tensor, **arguments: Any
+    ) -> Iterator[Losses]:
         """Losses of each micro-batch, one forward at a time, so that only one graph is in memory (``accumulate``)."""
         parts = self.step.accumulate
         for lq_part, gt_part in zip(lq.chunk(parts), gt.chunk(parts), strict=True):
-            self.output = self.forward(player, lq_part)
+            self.output = self.forward(player, lq_part, **arguments)
             losses = self.generator_losses(self.output, gt_part)
             yield losses if parts == 1 else {name: value / parts for name, value in losses.items()}
 
-    def forward(self, player: Player, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, player: Player, images: torch.Tensor, **arguments: Any) -> Any:
         """Runs a player's view in the precision asked for; losses are computed in float32 outside of it.
 
         Args:
             player: Whose network runs.
             images: (N, C, H, W).
+            arguments: Further ones of the network's forward.
 
         Returns:
-            The network's output, float32.
+            The network's output, float32: a tensor, or a tuple of tensors.
         """
         if self.step.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.step.autocast_precision):
-            output = player.network(images)
-        return output.float()
+            output = player.network(images, **arguments)
+        if isinstance(output, torch.Tensor):
+            return output.float()
+        values = [value.float() for value in output]
+        return type(output)(*values) if hasattr(output, '_fields') else tuple(values)
 
     def prepare_batch(self, batch: dict[str, Any], iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns input and target of an iteration; methods mix or weigh here."""
@@ -255,9 +267,16 @@ class TrainingModel(SRModel):
         if 'pixel' in self.criteria:
             losses['l_pix'] = self.criteria['pixel'](output, gt)
         if 'perceptual' in self.criteria:
-            perceptual, style = self.criteria['perceptual'](output, gt)
-            losses.update({k: v for k, v in (('l_percep', perceptual), ('l_style', style)) if v is not None})
+            losses.update(self.perceptual_losses(output, gt))
         return losses
+
+    def perceptual_losses(self, output: torch.Tensor, gt: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns what ``perceptual_opt`` gives: one loss, or BasicSR's two, of which one may be ``None``."""
+        values = self.criteria['perceptual'](output, gt)
+        if isinstance(values, torch.Tensor):
+            return {'l_percep': values}
+        named = zip(('l_percep', 'l_style'), values, strict=True)
+        return {name: value for name, value in named if value is not None}
 
     def update(self, player: Player, losses: Losses | Iterable[Losses]) -> bool:
         """Takes one optimizer step of a player: backward, clip, guard, step, EMA, log.
@@ -281,11 +300,11 @@ class TrainingModel(SRModel):
                 values[name] = values[name] + value.detach() if name in values else value.detach()
         self._logged.update(values)
         taken = self._step(player, total)
-        player.scaler.update()
+        overflowed = self._update_scale(player)
+        self._skipped += overflowed or not taken
         if taken:
             self._average(player)
         else:
-            self.log('skipped', 1.0)
             player.optimizer.zero_grad(set_to_none=True)
         return taken
 
@@ -298,6 +317,15 @@ class TrainingModel(SRModel):
             return False
         player.scaler.step(player.optimizer)
         return True
+
+    @staticmethod
+    def _update_scale(player: Player) -> bool:
+        """Adapts the scale of losses in fp16; says whether the scaler skipped the step, since gradients overflowed."""
+        if not player.scaler.is_enabled():
+            return False
+        before = player.scaler.get_scale()
+        player.scaler.update()
+        return player.scaler.get_scale() < before
 
     @torch.no_grad()
     def _average(self, player: Player) -> None:
@@ -315,7 +343,13 @@ class TrainingModel(SRModel):
         self._logged[name] = value.detach() if isinstance(value, torch.Tensor) else value
 
     def get_current_log(self) -> OrderedDict[str, float]:
-        """Returns losses and logged values of the last iteration, averaged over the ranks; all ranks must call it."""
+        """Returns losses and logged values of the last iteration, averaged over the ranks; all ranks must call it.
+
+        Where steps can be skipped (a guard, fp16), ``skipped`` counts those skipped since the last call, of all players.
+        """
+        if self.guard is not None or self.step.precision == 'fp16':
+            self.log('skipped', self._skipped)
+            self._skipped = 0
         if not self._logged:
             return OrderedDict()
         values = [
@@ -332,19 +366,17 @@ class TrainingModel(SRModel):
     def test(self) -> None:
         """Runs ``self.lq`` through the EMA network where there is one, else through ``net_g``.
 
-        Networks that work in windows (``network_g.window_size``, as SwinIR has) get images padded to whole windows.
+        Networks that work in windows get images padded to whole windows; of colour images, a network of one channel gets the
+        luminance. ``self.output_luminance`` is what it makes of it; where images are luminance, ``self.gt_luminance`` is
+        theirs: metrics measure on both as they are, not rounded to 8 bits.
+
+        Options: :class:`~basicsr_ext.models.inference_options.InferenceOptions`.
         """
         network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.net_g
-        training = network.training
-        height, width = self.lq.shape[-2:]
-        window = self.opt['network_g'].get('window_size', 1)
-        padded = functional.pad(self.lq, (0, -width % window, 0, -height % window), mode='reflect')
-        network.eval()
-        with torch.no_grad():
-            output = network(padded)
-        network.train(training)
-        scale = output.shape[-2] // padded.shape[-2]
-        self.output = output[..., : height * scale, : width * scale]
+        self.output, self.output_luminance = run_in_test(network, self.lq, self.opt)
+        self.gt_luminance = None
+        if self.lq.ndim == 4 and self.lq.shape[1] == 1:
+            self.output_luminance, self.gt_luminance = self.output, getattr(self, 'gt', None)
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
@@ -355,6 +387,8 @@ class TrainingModel(SRModel):
             for name, criterion in self.criteria.items()
             if hasattr(criterion, 'extra_state')
         }
+        if self._skipped:
+            state['skipped'] = self._skipped
         if self.guard is not None:
             state['guard'] = self.guard.extra_state()
         if self.step.precision == 'fp16':
@@ -366,10 +400,19 @@ class TrainingModel(SRModel):
         for name, criterion in self.criteria.items():
             if f'criterion_{name}' in state:
                 criterion.load_extra_state(state[f'criterion_{name}'])
+        self._skipped = state.get('skipped', 0)
         if self.guard is not None and 'guard' in state:
             self.guard.load_extra_state(state['guard'])
         for name, scaler_state in state.get('scalers', {}).items():
             self.players[name].scaler.load_state_dict(scaler_state)
+
+    def shared_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Returns that part of one rank's extra state that any rank may go on from, with another number of ranks; here all.
+
+        Args:
+            state: What :meth:`extra_state` gave on the first rank.
+        """
+        return state
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Saves the networks and the training state; all ranks must call it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from basicsr.archs import build_network
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from basicsr_ext.data.provenance import check_centroids
@@ -15,7 +15,7 @@ from basicsr_ext.functional.centroid import mix
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_options import ECOOptions
-from basicsr_ext.models.weights import load_weights, sha256
+from basicsr_ext.models.weights import sha256
 
 
 @MODEL_REGISTRY.register()
@@ -41,9 +41,7 @@ class ECOModel(TrainingModel):
     def _build_teacher(self) -> torch.nn.Module:
         options = self.eco.teacher
         self._refuse_own_weights(sha256(options.weights), options.weights)
-        teacher = build_network(options.network).to(self.device).eval().requires_grad_(False)
-        load_weights(teacher, options.weights, options.param_key)
-        return teacher
+        return options.build(self.device)
 
     def _refuse_own_weights(self, teacher_sha256: str | None, name: str) -> None:
         """The network that makes the centroids must be independent of the one in training: the authors saw it collapse."""
@@ -121,13 +119,24 @@ class ECOModel(TrainingModel):
         return centroid, downsample(centroid, self.opt['scale'])
 
     def _add_noise(self, lq: torch.Tensor, iteration: int) -> torch.Tensor:
-        """Adds zero-mean colour Gaussian noise, keyed by seed, iteration and rank, clipped to [0, 1] as stored images are.
+        """Adds zero-mean colour Gaussian noise, clipped to [0, 1] as stored images are.
 
-        The paper leaves open where noise meets mu (Tab. 2d): here mu comes from the clean x, and the mixed input is noised.
+        The noise of a sample is keyed by seed, iteration and the sample's place in the batch of all ranks together, so that
+        two ranks add what one with twice the batch adds. The paper leaves open where noise meets mu (Tab. 2d): here mu comes
+        from the clean x, and the mixed input is noised.
         """
         if self.eco.noise_sigma == 0:
             return lq
-        seed = (self.opt['manual_seed'] * 1_000_003 + iteration) * self.opt['world_size'] + self.opt['rank']
-        generator = torch.Generator(self.device).manual_seed(seed)
-        noise = torch.randn(lq.shape, generator=generator, device=lq.device, dtype=lq.dtype)
+        noise = torch.empty_like(lq)
+        generator = torch.Generator(self.device)
+        for place, sample in enumerate(noise):
+            # the sampler deals the samples of an iteration out to the ranks in turn
+            place_of_all = place * self.opt['world_size'] + self.opt['rank']
+            generator.manual_seed(_seed_of(self.opt['manual_seed'], iteration, place_of_all))
+            sample.normal_(generator=generator)
         return (lq + self.eco.noise_sigma * noise).clamp(0, 1)
+
+
+def _seed_of(*key: int) -> int:
+    """Mixes numbers into one seed, of which torch's generator on the CPU uses 32 bits."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])

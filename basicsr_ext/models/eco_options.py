@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
+from basicsr_ext.config import OptionBlock
 from basicsr_ext.functional import centroid
+from basicsr_ext.models.teacher import Teacher
 
 
 class AlphaSchedule(OptionBlock):
@@ -58,20 +59,6 @@ class AlphaSchedule(OptionBlock):
             total: ``train.total_iter``.
         """
         return bisect.bisect_left(range(1, total + 1), 1.0, key=lambda iteration: self.alpha(iteration, total))
-
-
-class Teacher(OptionBlock):
-    """``train.eco.teacher``: a network that makes centroids in the training step, instead of a centroid store.
-
-    Attributes:
-        network: Network option, with its ``type``.
-        weights: Its checkpoint.
-        param_key: Key of the weights in the checkpoint; default: ``params_ema``, else ``params``.
-    """
-
-    network: Annotated[dict[str, Any], IS_NETWORK]
-    weights: Annotated[str, IS_PATH]
-    param_key: str | None = None
 
 
 class ECOOptions(OptionBlock):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from basicsr.models import lr_scheduler as basicsr_schedulers
 
+from basicsr_ext.closest import closest_names
 from basicsr_ext.errors import UserError
 
 # What every optimizer of pytorch_optimizer reads from its groups, though signatures hide it behind **kwargs.
@@ -33,8 +33,8 @@ def find_optimizer(name: str) -> type[torch.optim.Optimizer]:
                 candidates[key.lower()] = value
     if name.lower() in candidates:
         return candidates[name.lower()]
-    close = difflib.get_close_matches(name.lower(), candidates, n=3)
-    hint = f' Close names: {", ".join(candidates[key].__name__ for key in close)}.' if close else ''
+    close = closest_names(name, [cls.__name__ for cls in candidates.values()])
+    hint = f' Close names: {", ".join(close)}.' if close else ''
     raise UserError(f'Optimizer {name}: expected a class of torch.optim or pytorch_optimizer, found none.{hint}')
 
 
@@ -103,7 +103,7 @@ def find_scheduler(name: str) -> Any:
     for unfit in ('ReduceLROnPlateau', 'LRScheduler', 'SequentialLR', 'ChainedScheduler'):  # need more than numbers
         known.pop(unfit, None)
     if name not in known:
-        close = difflib.get_close_matches(name, [*SCHEDULERS, *known], n=3) or list(SCHEDULERS)
+        close = closest_names(name, [*SCHEDULERS, *known]) or list(SCHEDULERS)
         raise UserError(
             f'Scheduler {name}: expected one of BasicSR, torch or pytorch_optimizer, such as {", ".join(close)}.'
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
+
+# In our network files, besides the weights: label, option and scale of the network.
+NETWORK_KEY = 'basicsr_ext'
 
 
 def read_weights(
@@ -31,7 +35,7 @@ def read_weights(
     Raises:
         UserError: The file is missing or damaged, or holds no weights.
     """
-    content = _read_file(path)
+    content = read_content(path)
     keys = [param_key] if param_key and exact_key else [param_key, 'params_ema', 'params']
     found = next((key for key in keys if key and isinstance(content.get(key), dict)), None)
     if found is None and param_key and exact_key:
@@ -39,14 +43,22 @@ def read_weights(
             f'Weights {path}: expected the key "{param_key}", found {", ".join(map(str, list(content)[:5]))}.'
         )
     state = content[found] if found else content
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
         raise UserError(
             f'Weights {path}: expected tensors by name, found {", ".join(map(str, list(state)[:5])) or "nothing"}.'
         )
     return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
-def _read_file(path: str | os.PathLike) -> dict[str, Any]:
+def read_content(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads all that a file of weights holds, onto the CPU.
+
+    Args:
+        path: As for :func:`read_weights`.
+
+    Raises:
+        UserError: The file is missing or damaged, or holds no mapping.
+    """
     try:
         if Path(path).suffix == '.safetensors':
             content = safetensors.torch.load_file(path)
@@ -55,24 +67,33 @@ def _read_file(path: str | os.PathLike) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f'Weights: expected a file at {path}, found none.') from None
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f'Weights {path}: expected a file of tensors that torch.save wrote ({reason}).') from None
+        raise UserError(
+            f'Weights {path}: expected a file of tensors and plain values that torch.save wrote (or a .safetensors file), '
+            f'found {_kind_of_file(path)}.'
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f'Weights {path}: expected a state dict, found {type(content).__name__}.')
     return content
 
 
-def fit_weights(
+def _kind_of_file(path: str | os.PathLike) -> str:
+    if Path(path).suffix != '.safetensors' and zipfile.is_zipfile(path):
+        return 'one that is damaged, or holds other objects, which are never loaded'
+    return 'another kind of file, or a damaged one'
+
+
+def match_weights(
     network: nn.Module,
     state: Mapping[str, torch.Tensor],
     path: str | os.PathLike,
     strict: bool = True,
     leave_out: Sequence[str] = (),
-) -> str:
-    """Loads tensors into a network.
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Finds out which tensors fit a network; its own may be without memory.
 
     Args:
-        network: Receives the weights.
+        network: Whose weights they are to be. Where names do not fit, and its class has a function
+            ``published_keys(state)``, this first gives the tensors the class's names.
         state: Tensors by name.
         path: Where they come from, for messages.
         strict: Whether all must fit; else those that do not are passed over.
@@ -80,11 +101,14 @@ def fit_weights(
             start an x4 network.
 
     Returns:
-        Which share of the network's tensors was loaded, as a sentence.
+        The tensors that fit, and which share of the network's they are, as a sentence.
 
     Raises:
         UserError: Names or shapes do not fit; names the first of them. Without ``strict``: nothing fits.
     """
+    published_keys = getattr(network, 'published_keys', None)
+    if published_keys is not None and not state.keys() <= network.state_dict().keys():
+        state = published_keys(state)
     own = {key: value for key, value in network.state_dict().items() if not key.startswith(tuple(leave_out))}
     state = {key: value for key, value in state.items() if not key.startswith(tuple(leave_out))}
     problems = {
@@ -103,10 +127,26 @@ def fit_weights(
             f'Weights {path} do not fit {type(network).__name__}: of {len(own)} tensors {found}. '
             "Check the network's options against those that the weights were trained with."
         )
-    network.load_state_dict(fitting, strict=False)
     total = len(network.state_dict())
     share = 100 * len(fitting) / total if total else 100
-    return f'{len(fitting)} of {total} tensors matched ({share:.0f}%)' + (f'; {found}' if found else '')
+    return fitting, f'{len(fitting)} of {total} tensors matched ({share:.0f}%)' + (f'; {found}' if found else '')
+
+
+def fit_weights(
+    network: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    path: str | os.PathLike,
+    strict: bool = True,
+    leave_out: Sequence[str] = (),
+) -> str:
+    """Loads tensors into a network; arguments and errors as of :func:`match_weights`.
+
+    Returns:
+        Which share of the network's tensors was loaded, as a sentence.
+    """
+    fitting, sentence = match_weights(network, state, path, strict, leave_out)
+    network.load_state_dict(fitting, strict=False)
+    return sentence
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike, param_key: str | None = None) -> None:

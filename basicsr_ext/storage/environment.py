@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -26,12 +27,17 @@ class LmdbReader:
 
     Args:
         folder: The directory that holds data.mdb.
+
+    Attributes:
+        kept: Where users keep what they have made of :meth:`view`; empty in a forked child.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._environment: lmdb.Environment | None = None
+        self._lasting: lmdb.Transaction | None = None
+        self.kept: dict[Any, Any] = {}
 
     def __reduce__(self) -> tuple[Callable[[Path], LmdbReader], tuple[Path]]:
         return shared_reader, (self._folder,)
@@ -44,24 +50,40 @@ class LmdbReader:
             UserError: A key is missing, or the file is damaged.
         """
         with _gate:
+            transaction = self._begin()
             try:
-                transaction = self._open_environment().begin(buffers=True)
-            except lmdb.Error as error:
-                raise self._damaged(error) from error
-
-            def get(name: bytes) -> memoryview:
-                try:
-                    value = transaction.get(name)
-                except lmdb.Error as error:
-                    raise self._damaged(error) from error
-                if value is None:
-                    raise self._damaged(f'{name!r} is missing')
-                return memoryview(value)
-
-            try:
-                yield get
+                yield lambda name: self._get(transaction, name)
             finally:
                 transaction.abort()
+
+    def view(self, name: bytes) -> memoryview:
+        """Looks a value up for good: the view is valid in this process for as long as the reader lives.
+
+        Nothing writes to the file, so that a transaction may stay open as long as the environment.
+
+        Raises:
+            UserError: The key is missing, or the file is damaged.
+        """
+        with _gate, self._lock:  # one transaction must not be used by two threads at once
+            if self._lasting is None:
+                self._lasting = self._begin()
+            return self._get(self._lasting, name)
+
+    def _begin(self) -> lmdb.Transaction:
+        environment = self._open_environment()
+        try:
+            return environment.begin(buffers=True)
+        except lmdb.Error as error:
+            raise self._damaged(error) from error
+
+    def _get(self, transaction: lmdb.Transaction, name: bytes) -> memoryview:
+        try:
+            value = transaction.get(name)
+        except lmdb.Error as error:
+            raise self._damaged(error) from error
+        if value is None:
+            raise self._damaged(f'{name!r} is missing')
+        return memoryview(value)
 
     def check(self) -> None:
         """Opens the file unless it is open.
@@ -86,7 +108,8 @@ class LmdbReader:
 
     def _leave_to_parent(self) -> None:
         """Makes a forked child open the file itself. The parent's environment is untouched by closing the copy."""
-        inherited, self._environment, self._lock = self._environment, None, threading.Lock()
+        inherited, self._environment, self._lock = self._environment, None, threading.RLock()
+        self._lasting, self.kept = None, {}
         if inherited is not None:
             inherited.close()
 

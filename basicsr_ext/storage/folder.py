@@ -38,12 +38,16 @@ class FolderStore(IndexedStore):
 
     def __init__(self, path: str | Path, channels: int | None = None) -> None:
         folder = Path(path)
-        self._files = _find_images(folder)
+        self._files = find_images(folder)
         with ThreadPoolExecutor(_SCANNING_THREADS) as pool:
             scanned = pool.map(_file_header, (folder / file for file in self._files.values()))
             headers = dict(zip(self._files, scanned, strict=True))
         sizes = {key: (header.height, header.width) for key, header in headers.items()}
         super().__init__(folder, sizes, *common_format(headers, channels, folder))
+
+    def files(self) -> list[str]:
+        """Paths of the image files below the folder, in the order of the keys."""
+        return [self._files[key] for key in self.keys()]
 
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
         file = self.path / self._files[key]
@@ -56,7 +60,7 @@ class FolderStore(IndexedStore):
             raise UserError(f'{file}: image "{key}": {error} Replace the file.') from error
 
 
-def _find_images(folder: Path) -> dict[str, str]:
+def find_images(folder: Path) -> dict[str, str]:
     """Finds the images: key -> path below the folder.
 
     Raises:

@@ -48,7 +48,7 @@ def check(
     source = read_source(options, force_yml)
     is_train = source.values.get('train') is not None
     root = Path(root).resolve() if root else find_root(source.values)
-    report = check_options(source, is_train=is_train, root=root, launcher=None)
+    report = check_options(source, is_train=is_train, root=root, launcher=None, thorough=True)
     report.raise_problems()
     rows = _Rehearsal(report, root).rows()
     report.raise_problems()
@@ -79,17 +79,11 @@ class _Rehearsal:
         return rows
 
     def _dataset(self, name: str) -> Row:
-        from basicsr.utils.registry import DATASET_REGISTRY
-
-        from basicsr_ext.trainer.checking.contents import open_dataset
-        from basicsr_ext.trainer.checking.registries import look_up
         from basicsr_ext.trainer.checking.rehearsal import read_sample
 
         report, what = self.report, f'datasets.{name}'
         kind = report.get('datasets', name, 'type')
-        dataset = open_dataset(report, name, look_up(DATASET_REGISTRY, kind))
-        if dataset is None:
-            return Row(what, 'cannot be opened')
+        dataset = report.opened[name]
         sample = self.samples[name] = read_sample(report, name, dataset)
         images = {key: value for key, value in sample.items() if hasattr(value, 'shape') and hasattr(value, 'dtype')}
         shown = ', '.join(

@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ import torch
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.weights import sha256
+from basicsr_ext.models.weights import NETWORK_KEY, sha256
 from basicsr_ext.trainer.randomness import generator_states, restore_generator_states
+from basicsr_ext.trainer.stock_losses import load_loss_states, loss_states
 
 FORMAT = 1
 
@@ -63,12 +64,28 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def network_content(nets: list[torch.nn.Module], keys: list[str]) -> dict[str, dict[str, torch.Tensor]]:
-    """Returns the weights of bare networks on the CPU, by parameter key."""
-    return {
+def network_content(
+    nets: list[torch.nn.Module], keys: list[str], label: str = '', options: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Returns the weights of bare networks on the CPU, by parameter key; and with them what it takes to use them.
+
+    Args:
+        nets: Of one architecture, such as a network and its moving average.
+        keys: Where each one's weights go.
+        label: Of the network, such as ``net_g``.
+        options: Of the run; where they have the network's block, it goes under a key of its own, which BasicSR does not
+            look at.
+    """
+    content: dict[str, dict[str, Any]] = {
         key: {name.removeprefix('module.'): value.detach().cpu() for name, value in net.state_dict().items()}
         for key, net in zip(keys, nets, strict=True)
     }
+    network = (options or {}).get(label.replace('net_', 'network_', 1))
+    if options is not None and isinstance(network, Mapping):
+        content[NETWORK_KEY] = plain(
+            {'label': label, 'network': dict(network), 'scale': options.get('scale', 1), 'version': __version__}
+        )
+    return content
 
 
 def plain(value: Any) -> Any:
@@ -91,6 +108,9 @@ def rank_state(model: Any) -> dict[str, Any]:
     state = {'generators': generator_states()}
     if hasattr(model, 'extra_state'):
         state['extra_state'] = model.extra_state()
+    losses = loss_states(model)
+    if losses:
+        state['losses'] = losses
     pool = {key: getattr(model, key) for key in ('queue_lr', 'queue_gt', 'queue_ptr') if hasattr(model, key)}
     if pool:  # Real-ESRGAN's pool of training pairs
         state['training_pair_pool'] = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in pool.items()}
@@ -101,9 +121,20 @@ def restore_rank_state(model: Any, state: dict[str, Any]) -> None:
     """Restores what :func:`rank_state` returned; the generators last, so that restoring draws nothing from them."""
     if 'extra_state' in state:
         model.load_extra_state(state['extra_state'])
+    load_loss_states(model, state.get('losses', {}))
     for key, value in state.get('training_pair_pool', {}).items():
         setattr(model, key, value.to(model.device) if isinstance(value, torch.Tensor) else value)
     restore_generator_states(state['generators'])
+
+
+def restore_shared_state(model: Any, state: dict[str, Any]) -> None:
+    """Restores, of one rank's :func:`rank_state`, what any rank may use: all but random numbers and pools of samples.
+
+    A model says which of its extra state that is (``shared_state``); BasicSR's have none.
+    """
+    if 'extra_state' in state and hasattr(model, 'shared_state'):
+        model.load_extra_state(model.shared_state(state['extra_state']))
+    load_loss_states(model, state.get('losses', {}))
 
 
 def versions() -> dict[str, str]:
@@ -158,12 +189,12 @@ def newest_state(folder: Path) -> tuple[Path | None, list[str]]:
     """
     problems = []
     for path in sorted(
-        (p for p in folder.glob('*.state') if p.stem.isdigit()), key=lambda p: int(p.stem), reverse=True
+        (p for p in folder.glob('*.state') if p.stem.isdecimal()), key=lambda p: int(p.stem), reverse=True
     ):
         try:
             read_state(path)
         except UserError as error:
-            problems.append(str(error))
+            problems.append(str(error).removeprefix('path.resume_state: '))
         else:
             return path, problems
     return None, problems
@@ -184,7 +215,7 @@ def prune(experiment: Path, keep_last: int, keep: set[int]) -> None:
         keep_last: How many of the newest stay.
         keep: Iterations that stay besides.
     """
-    states = {int(p.stem): p for p in (experiment / 'training_states').glob('*.state') if p.stem.isdigit()}
+    states = {int(p.stem): p for p in (experiment / 'training_states').glob('*.state') if p.stem.isdecimal()}
     for iteration in sorted(states)[:-keep_last]:
         if iteration not in keep:
             states[iteration].unlink()
@@ -201,11 +232,12 @@ def name_also(file: Path, other: Path) -> None:
     except OSError:
         shutil.copyfile(file, partial)
     os.replace(partial, other)
+    partial.unlink(missing_ok=True)  # renaming does nothing where both names are of one file already
 
 
 # What may differ between a run and the one that goes on from its checkpoint.
 _FREE = re.compile(
-    r"""(name|num_gpu|path|logger|val|dist_params|find_unused_parameters)(\..*)?
+    r"""(name|num_gpu|deterministic|path|logger|val|dist_params|find_unused_parameters)(\..*)?
     |train\.total_iter
     |datasets\.(?!train\.).*
     |datasets\.train\.(name|dataroot\w*|meta_info\w*|io_backend.*|num_worker_per_gpu|prefetch_mode|num_prefetch_queue
@@ -233,13 +265,22 @@ def check_same_run(saved: dict[str, Any] | None, now: dict[str, Any]) -> None:
     differing = [
         f'{key} (was {before.get(key, "not set")!r}, is {after.get(key, "not set")!r})'
         for key in {**before, **after}
-        if before.get(key, missing) != after.get(key, missing) and not _FREE.fullmatch(key)
+        if before.get(key, missing) != after.get(key, missing)
+        and not _FREE.fullmatch(key)
+        and not _is_moved(before.get(key), after.get(key))
     ]
     if differing:
         raise UserError(
             f'The checkpoint to go on from was trained with other options: {"; ".join(differing)}. Set them back, or start a '
             'new run under another name, with path.pretrain_network_g for the weights.'
         )
+
+
+def _is_moved(before: Any, after: Any) -> bool:
+    """Whether both are absolute paths, as all paths of resolved options are, and hold the same as far as that can be seen."""
+    if not all(isinstance(path, str) and os.path.isabs(path) for path in (before, after)):
+        return False
+    return not (os.path.isfile(before) and os.path.isfile(after)) or sha256(before) == sha256(after)
 
 
 def _leaves(block: Any, path: str = '') -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ class Feeder:
         total_iterations: ``train.total_iter``.
         end_iteration: Called with the number of every iteration that is over, once.
         device: Batches are copied there ahead of time where it is a GPU (``prefetch_mode: cuda``); ``None`` leaves them.
+        ahead: Batches that a thread reads ahead; 0 for none, where the loader has workers or its dataset is not made for it.
         show_progress: Whether this rank draws a progress bar, where it has a terminal.
     """
 
@@ -32,6 +35,7 @@ class Feeder:
         total_iterations: int,
         end_iteration: Callable[[int], None],
         device: torch.device | None = None,
+        ahead: int = 0,
         show_progress: bool = False,
     ):
         self.loader = loader
@@ -39,17 +43,22 @@ class Feeder:
         self.total_iterations = total_iterations
         self.end_iteration = end_iteration
         self.device = device
+        self.ahead = ahead
         self._ended = iterations_done
         # on terminals only; BasicSR's lines of losses and remaining time are printed besides
         self.bar = tqdm(
             total=total_iterations, initial=iterations_done, unit='it', disable=None if show_progress else True
         )
         self._batches: Iterator[dict[str, Any]] = iter(())
+        self._reading: Generator[dict[str, Any], None, None] | None = None
 
     def reset(self) -> None:
         """Starts an epoch."""
+        self.close()
         if self.iteration < self.total_iterations:
             batches = iter(self.loader)
+            if self.ahead:
+                batches = self._reading = read_ahead(batches, self.ahead)
             self._batches = batches if self.device is None else _copied_ahead(batches, self.device)
 
     def next(self) -> dict[str, Any] | None:
@@ -60,11 +69,45 @@ class Feeder:
             self.end_iteration(self.iteration)
         if self.iteration >= self.total_iterations:
             self.bar.close()
+            self.close()
             return None
         batch = next(self._batches, None)
         if batch is not None:
             self.iteration += 1
         return batch
+
+    def close(self) -> None:
+        """Ends the thread that reads ahead, if there is one, and waits for it."""
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
+
+
+def read_ahead(batches: Iterator[Any], number: int) -> Generator[Any, None, None]:
+    """Gives what an iterator gives, while a thread takes the next ones from it.
+
+    An error of the iterator comes out in its turn. Closing the generator, or an error, waits for the thread to end.
+
+    Args:
+        batches: Used by the thread alone from now on.
+        number: How many it may be ahead.
+    """
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    with ThreadPoolExecutor(1, 'read_ahead', _choose_gpu, (gpu,)) as reader:
+        ahead = deque(reader.submit(next, batches, None) for _ in range(number))
+        try:
+            while (batch := ahead.popleft().result()) is not None:
+                ahead.append(reader.submit(next, batches, None))
+                yield batch
+        finally:
+            for waiting in ahead:
+                waiting.cancel()
+
+
+def _choose_gpu(number: int | None) -> None:
+    """Gives a new thread the GPU of its rank, for which batches are page-locked (``pin_memory``)."""
+    if number is not None:
+        torch.cuda.set_device(number)
 
 
 def _copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,7 @@ class Keeper:
         options: Options as a file would hold them; kept with each checkpoint.
         sampler: Of the training loader.
         stop_requests: Asked at the end of each iteration.
+        data: What tells the training data from others; kept with each checkpoint.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Keeper:
         options: dict[str, Any],
         sampler: TrainSampler,
         stop_requests: StopRequests,
+        data: dict[str, Any],
     ):
         self.model = model
+        self.data = data
         self.opt = opt
         self.options = options
         self.sampler = sampler
@@ -164,7 +167,8 @@ class Keeper:
         keys = param_key if isinstance(param_key, list) else [param_key]
         name = f'{net_label}_{current_iter}.pth'
         path = Path(self.opt['path']['models'], name)
-        checkpoints.write_atomically(checkpoints.network_content(nets, keys), path)
+        content = checkpoints.network_content(nets, keys, net_label, self.options)
+        checkpoints.write_atomically(content, path)
         self._files[name] = checkpoints.sha256(path)
 
     def _save_training_state(self, epoch: int, current_iter: int) -> None:
@@ -186,6 +190,7 @@ class Keeper:
             'metrics_offset': self.metrics.offset() if self.metrics else 0,
             'model_type': self.opt['model_type'],
             'options': self.options,
+            'data': self.data,
             'versions': checkpoints.versions(),
         }
         path = Path(self.opt['path']['training_states'], f'{current_iter}.state')
@@ -202,9 +207,21 @@ class Keeper:
             checkpoints.remove_partial_files(self.experiment)
             self.metrics = MetricsLog(self.experiment / 'metrics.jsonl', resume_state.get('metrics_offset', 0))
         if resume_state.get('best_metric_results'):
-            self.model.best_metric_results = resume_state['best_metric_results']
+            self.model.best_metric_results = self._with_new_metrics(resume_state['best_metric_results'])
         states = resume_state.get('ranks', [])
         if len(states) == self.opt['world_size']:
             checkpoints.restore_rank_state(self.model, states[self.opt['rank']])
         elif states:
-            get_root_logger().warning('What each rank keeps for itself (random numbers, extra state) starts anew.')
+            get_root_logger().warning(
+                'What each rank keeps for itself (random numbers among it) starts anew; the rest is that of the first rank.'
+            )
+            checkpoints.restore_shared_state(self.model, states[0])
+
+    def _with_new_metrics(self, best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Adds, to the best results so far of each set, those metrics that were not computed before."""
+        for name, block in ((self.opt.get('val') or {}).get('metrics') or {}).items():
+            better = block.get('better', 'higher')
+            worst = float('-inf') if better == 'higher' else float('inf')
+            for record in best.values():
+                record.setdefault(name, {'better': better, 'val': worst, 'iter': -1})
+        return best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ class MetricsLog:
     """Appends lines to a file of a run.
 
     A line is an object with ``event`` (``train`` or ``validation``), ``iteration``, and what was measured. What depends on
-    the machine and the hour is in ``wall``.
+    the machine and the hour is in ``wall``. Numbers that are not finite, which JSON does not have, are ``null``.
 
     Args:
         path: The file.
@@ -27,11 +28,20 @@ class MetricsLog:
     def write(self, event: str, iteration: int, **values: Any) -> None:
         """Appends a line."""
         with self.path.open('a', encoding='utf-8') as file:
-            file.write(json.dumps({'event': event, 'iteration': iteration, **values}) + '\n')
+            line = {'event': event, 'iteration': iteration, **_finite(values)}
+            file.write(json.dumps(line, allow_nan=False) + '\n')
 
     def offset(self) -> int:
         """Returns the bytes written so far."""
         return self.path.stat().st_size
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -70,6 +70,7 @@ def complete_options(options: dict[str, Any], root: Path, is_train: bool, debug:
 
     for phase, dataset in datasets.items():
         dataset['phase'] = phase.split('_')[0]
+        dataset['block'] = phase  # this package's datasets name it in their messages
         if 'scale' in options:
             dataset['scale'] = options['scale']
         for key, value in dataset.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,9 +80,10 @@ class KeyedDataset(Dataset):
         self.dataset = dataset
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not there yet, while being unpickled
-            raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __reduce__(self) -> tuple:
+        return _unpickle_keyed, (pickle.dumps(self.dataset),)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -89,3 +91,11 @@ class KeyedDataset(Dataset):
     def __getitem__(self, sample: SampleId) -> Any:
         with seeded(sample):
             return self.dataset[sample.index]
+
+
+def _unpickle_keyed(pickled: bytes) -> KeyedDataset:
+    """Makes BasicSR importable before its dataset is unpickled: in a worker that is spawned nobody has done so."""
+    from basicsr_ext.registration import register
+
+    register()
+    return KeyedDataset(pickle.loads(pickled))

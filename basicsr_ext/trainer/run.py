@@ -8,13 +8,33 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.registration import register
+from basicsr_ext.trainer import out_of_memory
 from basicsr_ext.trainer.checking import check_options
 from basicsr_ext.trainer.checking.resolving import find_root, print_warnings, resolved
-from basicsr_ext.trainer.checking.source import read_source
+from basicsr_ext.trainer.checking.source import OptionSource, read_source
+
+if TYPE_CHECKING:
+    from basicsr_ext.trainer.session import Session
+
+
+class TestRun(NamedTuple):
+    """What came out of a test.
+
+    Attributes:
+        scores: Set -> image -> metric -> value; of all ranks.
+        folder: Where its images and its log are.
+        opt: Options as BasicSR completed them.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    scores: dict[str, dict[str, dict[str, float]]]
+    folder: Path
+    opt: dict[str, Any]
 
 
 def train(
@@ -50,9 +70,37 @@ def test(
     debug: bool = False,
     force_yml: Iterable[str] = (),
     root: str | os.PathLike | None = None,
-) -> None:
-    """Tests with BasicSR's ``test_pipeline``; arguments and errors as of :func:`train`."""
-    _run(False, options, launcher=launcher, debug=debug, force_yml=force_yml, root=root)
+    subfolder: str = '',
+    leave_ranks: bool = True,
+) -> TestRun:
+    """Tests with BasicSR's ``test_pipeline``; for several checkpoints, and tables, see ``evaluation.testing``.
+
+    Args:
+        options: As for :func:`train`, or options that were read.
+        launcher: As for :func:`train`.
+        debug: As for :func:`train`.
+        force_yml: As for :func:`train`.
+        root: Where ``results`` is made.
+        subfolder: Of ``results/<name>``, for what this test writes.
+        leave_ranks: Whether this is the last test of the process: ranks can be joined once only.
+
+    Returns:
+        What came out.
+
+    Raises:
+        UserError: As for :func:`train`.
+    """
+    session = _run(
+        False,
+        options,
+        launcher=launcher,
+        debug=debug,
+        force_yml=force_yml,
+        root=root,
+        subfolder=subfolder,
+        stay_in_ranks=not leave_ranks,
+    )
+    return TestRun(session.gathered_scores, Path(session.opt['path']['results_root']), session.opt)
 
 
 def _run(
@@ -64,68 +112,81 @@ def _run(
     auto_resume: bool = False,
     debug: bool,
     force_yml: Iterable[str],
-) -> None:
-    source = read_source(options, force_yml)  # before torch is imported: a file that is no YAML is refused at once
+    subfolder: str = '',
+    stay_in_ranks: bool = False,
+) -> Session:
+    # before torch is imported: a file that is no YAML is refused at once
+    source = options if isinstance(options, OptionSource) else read_source(options, force_yml)
     register()
+    from basicsr_ext.trainer.determinism import fix_cublas_workspace, process_settings_kept
+
+    root = Path(root).resolve() if root else find_root(source.values)
+    with process_settings_kept():
+        if source.values.get('deterministic') is True:
+            fix_cublas_workspace()
+        return _run_checked(is_train, source, root, launcher, auto_resume, debug, subfolder, stay_in_ranks)
+
+
+def _run_checked(
+    is_train: bool,
+    source: OptionSource,
+    root: Path,
+    launcher: str,
+    auto_resume: bool,
+    debug: bool,
+    subfolder: str,
+    stay_in_ranks: bool,
+) -> Session:
+    """Checks the options, then runs BasicSR's pipeline."""
     import basicsr.test
     import basicsr.train
 
     from basicsr_ext.compat import cuda_calls
+    from basicsr_ext.trainer.determinism import refusal
     from basicsr_ext.trainer.ranks import leave_ranks
     from basicsr_ext.trainer.seams import all_seams, installed
     from basicsr_ext.trainer.session import Session
 
-    root = Path(root).resolve() if root else find_root(source.values)
     report = check_options(
         source, is_train=is_train, root=root, launcher=launcher, auto_resume=auto_resume, rehearse=True
     )
     report.raise_problems()
     print_warnings(report)
+    report.opened.clear()  # LMDB refuses to open a file twice in a process
     session = Session(
         resolved(report, root), is_train=is_train, root=root, launcher=launcher, auto_resume=auto_resume, debug=debug
     )
+    if subfolder:
+        session.write_results_to(subfolder)
     _forget_logger()
     pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
     try:
         with (
             installed(all_seams(session)),
-            session.stop_requests,
+            session.stop_requests if is_train else nullcontext(),  # a test has nothing to save: a signal ends it
             cuda_calls.ignored() if session.on_cpu else nullcontext(),
         ):
             pipeline(str(root))
             if session.keeper is not None:
                 session.keeper.end_run()
+            session.gathered_scores = session.scores.gathered()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UserError(f'The disk is full ({error}). Make room, then go on with --auto_resume.') from error
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if out_of_memory.is_out_of_memory(error):
+            raise UserError(out_of_memory.message(session.opt)) from error
+        refused = refusal(error) if session.opt.get('deterministic') else None
+        if refused is None:
             raise
-        raise UserError(_memory_message(session.opt)) from error
+        raise refused from error
     finally:
-        leave_ranks()
+        session.close()
+        if not stay_in_ranks:
+            leave_ranks()
         _forget_logger()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
-def _memory_message(opt: dict[str, Any]) -> str:
-    data, train = opt['datasets'].get('train', {}), opt.get('train') or {}
-    found = {
-        'datasets.train.batch_size_per_gpu': data.get('batch_size_per_gpu'),
-        'datasets.train.gt_size': data.get('gt_size'),
-        'train.accumulate': train.get('accumulate', 1),
-        'train.precision': train.get('precision', 'fp32'),
-    }
-    return (
-        f'Out of memory with {", ".join(f"{key}: {value}" for key, value in found.items())}. Lower the batch or the crop, '
-        'raise accumulate, or choose bf16.'
-    )
+    return session
 
 
 def _forget_logger() -> None:

@@ -52,7 +52,10 @@ def all_seams(session: Any) -> list[Seam]:
              'counts an epoch too long (the incomplete batch is dropped), so that training ends before total_iter; '
              'resumes every epoch at its first batch'),
         Seam('basicsr.train:build_model', session.build_model, 'models/__init__.py:18',
-             'a model never meets its training set; it saves before it validates, and neither whole nor everything'),
+             'a model never meets its training set; it saves before it validates, and neither whole nor everything; '
+             "the pipeline has just turned cuDNN's benchmark on, whatever the options say"),
+        Seam('basicsr.test:build_model', session.build_model, 'models/__init__.py:18',
+             "the pipeline has just turned cuDNN's benchmark on, whatever the options say"),
         Seam('basicsr.train:init_tb_loggers', session.init_tb_loggers, 'train.py:17',
              'writes what is done again after resuming a second time'),
         Seam('basicsr.train:MessageLogger', session.make_message_logger, 'utils/logger.py:45',
@@ -73,6 +76,9 @@ def all_seams(session: Any) -> list[Seam]:
         Seam('basicsr.models.sr_model:SRModel.test', stock_models.test, 'models/sr_model.py:121',
              'runs through the DistributedDataParallel wrapper on one rank, which waits for the others where a network '
              'has buffers'),
+        Seam('basicsr.models.swinir_model:SwinIRModel.test', stock_models.test, 'models/swinir_model.py:11', 'as above'),
+        Seam('basicsr.models.sr_model:calculate_metric', session.scores.calculate_metric, 'metrics/__init__.py:10',
+             'keeps the means of a set only; rounds the luminance that a network made into the colours of an image'),
         Seam('basicsr.models.sr_model:SRModel.dist_validation', shared_validation.dist_validation,
              'models/sr_model.py:132', 'lets the first rank do all the work, while the others wait and may run out of time'),
         Seam('basicsr.models.realesrgan_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7',

@@ -10,24 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.models import build_model as basicsr_build_model
-from basicsr.train import init_tb_loggers as basicsr_init_tb_loggers
-from basicsr.utils import get_root_logger, set_random_seed
+from basicsr.utils import get_root_logger, init_wandb_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.misc import check_resume
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.trainer import checkpoints, ranks
 from basicsr_ext.trainer import options as option_files
+from basicsr_ext.trainer.checking.reading import write_yaml
 from basicsr_ext.trainer.checking.source import OptionSource
+from basicsr_ext.trainer.data_fingerprint import check_same_data, fingerprint
+from basicsr_ext.trainer.determinism import use_deterministic_algorithms
 from basicsr_ext.trainer.feeding import Feeder
 from basicsr_ext.trainer.keeper import Keeper
 from basicsr_ext.trainer.randomness import KeyedDataset
 from basicsr_ext.trainer.run_logger import RunLogger
 from basicsr_ext.trainer.sampling import Position, TrainSampler
+from basicsr_ext.trainer.score_record import ScoreRecord, Scores
+from basicsr_ext.trainer.stock_losses import tell_losses_the_iteration
 from basicsr_ext.trainer.stopping import StopRequests
+from basicsr_ext.trainer.workers import start_worker
 
 
 class Session:
@@ -70,48 +74,73 @@ class Session:
         self.opt['num_gpu'] = ranks.resolve_num_gpu(self.opt['num_gpu'], launcher)
         self.resume_state: dict[str, Any] | None = None
         self.train_set: Any = None
+        self.data: dict[str, Any] = {}  # what tells the training data from others
         self.sampler: TrainSampler | None = None
+        self.read_ahead = 0  # batches
+        self.feeder: Feeder | None = None
         self.keeper: Keeper | None = None
         self.stop_requests = StopRequests()
+        self.scores = ScoreRecord()
+        self.gathered_scores: dict[str, Scores] = {}
 
     @property
     def on_cpu(self) -> bool:
         """Whether this run leaves all GPUs alone."""
         return self.opt['num_gpu'] == 0
 
+    def write_results_to(self, subfolder: str) -> None:
+        """Moves what a test writes into a folder within ``results/<name>``."""
+        folder = Path(self.opt['path']['results_root'], subfolder)
+        self.opt['path'].update(results_root=str(folder), log=str(folder), visualization=str(folder / 'visualization'))
+
     def parse_options(self, root_path: str, is_train: bool = True) -> tuple[dict[str, Any], Namespace]:
         """Joins the other ranks, seeds the random number generators and returns the options as BasicSR wants them."""
         opt = self.opt
         opt['dist'] = self.launcher != 'none'
-        if opt['dist']:
+        # Where several checkpoints are tested, one after the other, the ranks have met before.
+        if opt['dist'] and not ranks.is_distributed():
             ranks.start_ranks(self.launcher, opt['num_gpu'], (opt.get('dist_params') or {}).get('port'))
-            self.stop_requests.group = ranks.cpu_group()
+        self.stop_requests.group = ranks.cpu_group()
         opt['rank'], opt['world_size'] = get_dist_info()
-        opt['manual_seed'] = self.options['manual_seed'] = ranks.choose_seed(opt.get('manual_seed'))
-        set_random_seed(opt['manual_seed'] + opt['rank'])
+        self.seed_is_given = opt.get('manual_seed') is not None
+        self._seed(ranks.choose_seed(opt.get('manual_seed')))
         opt['auto_resume'] = self.auto_resume
         opt['root_path'] = str(self.root)
         for dataset in opt['datasets'].values():
-            if self.on_cpu and dataset.get('prefetch_mode') == 'cuda':
+            if dataset['phase'] != 'train':
+                dataset['prefetch_mode'] = None  # BasicSR's thread hangs where a dataset raises an error
+            elif self.on_cpu and dataset.get('prefetch_mode') == 'cuda':
                 dataset['prefetch_mode'] = None  # there is nothing to copy ahead to
         return opt, Namespace(opt=self.file_name, launcher=self.launcher, auto_resume=self.auto_resume)
+
+    def _seed(self, seed: int) -> None:
+        self.opt['manual_seed'] = self.options['manual_seed'] = seed
+        set_random_seed(seed + self.opt['rank'])
 
     def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
         """Loads the training state to go on from, if any: with ``--auto_resume`` the newest that is whole.
 
         Raises:
-            UserError: A state that was asked for is missing or damaged, or belongs to a run with other options.
+            UserError: A state that was asked for is missing or damaged, or belongs to a run with other options; or there are
+                states, and none is whole.
         """
         path = opt['path'].get('resume_state')
         if opt['auto_resume']:
-            newest, problems = checkpoints.newest_state(Path(opt['path']['training_states']))
-            newest, problems = ranks.from_first_rank((newest, problems))
+            folder = Path(opt['path']['training_states'])
+            newest, problems = ranks.from_first_rank(checkpoints.newest_state(folder))
+            if newest is None and problems:
+                raise UserError(
+                    f'--auto_resume: expected a checkpoint that is whole in {folder}, found only damaged ones. The newest: '
+                    f'{problems[0]} Bring one back, or start anew without --auto_resume.'
+                )
             for problem in problems if opt['rank'] == 0 else []:
                 print(f'Warning: {problem} The checkpoint before it is taken.', flush=True)
             path = opt['path']['resume_state'] = newest and str(newest)
         if path is None:
             return None
         state = checkpoints.read_state(Path(path))
+        if not self.seed_is_given and (state.get('options') or {}).get('manual_seed') is not None:
+            self._seed(state['options']['manual_seed'])
         checkpoints.check_same_run(state.get('options'), self.options)
         check_resume(opt, state['iter'])
         for key in [key for key in opt['path'] if key.endswith('_leave_out')]:
@@ -123,8 +152,7 @@ class Session:
         """Writes the options of this run, from which alone it can be repeated, into the experiment's folder."""
         if self.opt['rank'] == 0:
             options = {**self.options, 'name': self.opt['name']}  # debug mode changes the name, and goes by it
-            text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True, width=120)
-            Path(experiments_root, opt_file).write_text(text, encoding='utf-8')
+            Path(experiments_root, opt_file).write_text(write_yaml(options), encoding='utf-8')
 
     def create_dataloaders(self, opt: dict[str, Any], logger: Any) -> tuple[Any, TrainSampler, list, int, int]:
         """Builds the loaders, with an epoch's length as it is and a sampler that knows where to go on.
@@ -163,6 +191,11 @@ class Session:
     def _create_train_loader(self, dataset_opt: dict[str, Any]) -> tuple[Any, TrainSampler]:
         opt = self.opt
         self.train_set = build_dataset(dataset_opt)
+        self.data = fingerprint(self.train_set)
+        if self.resume_state is not None:
+            warning = check_same_data(self.resume_state.get('data'), self.data)
+            if warning:
+                get_root_logger().warning(warning)
         keyed = self.train_set if getattr(self.train_set, 'takes_sample_id', False) else KeyedDataset(self.train_set)
         ratio = dataset_opt.get('dataset_enlarge_ratio') or 1
         self.sampler = sampler = TrainSampler(
@@ -179,11 +212,15 @@ class Session:
                 f'datasets.train.batch_size_per_gpu: {sampler.batch_size} samples on each of {opt["world_size"]} ranks are '
                 f'more than an epoch of {len(self.train_set)} x {ratio}. Lower it, or raise dataset_enlarge_ratio.'
             )
-        # BasicSR's prefetch thread hangs where a dataset raises an error: workers read ahead instead
-        dataset_opt = {**dataset_opt, 'prefetch_mode': None}
+        # BasicSR's prefetch thread hangs where a dataset raises an error: workers, or a thread of ours, read ahead instead
+        workers = dataset_opt.get('num_worker_per_gpu') or 0
+        dataset_opt = {**dataset_opt, 'prefetch_mode': None, 'num_worker_per_gpu': workers}
+        if workers == 0 and getattr(keyed, 'thread_safe', False):
+            self.read_ahead = 1 + dataset_opt.get('num_prefetch_queue', 1)
         loader = build_dataloader(
             keyed, dataset_opt, num_gpu=1, dist=opt['dist'], sampler=sampler, seed=opt['manual_seed']
         )
+        loader.worker_init_fn = start_worker
         loader.generator = torch.Generator()  # else each epoch would draw from torch's, which the model uses
         return loader, sampler
 
@@ -201,10 +238,10 @@ class Session:
 
     def init_tb_loggers(self, opt: dict[str, Any]) -> Any:
         """Opens TensorBoard's log (and W&B's, as BasicSR does); steps after the one resumed from are purged from it."""
-        if (opt['logger'].get('wandb') or {}).get('project') is not None:
-            return basicsr_init_tb_loggers(opt)
         if not opt['logger'].get('use_tb_logger') or 'debug' in opt['name'] or opt['rank'] != 0:
             return None
+        if (opt['logger'].get('wandb') or {}).get('project') is not None:
+            init_wandb_logger(opt)  # before TensorBoard's, which it listens to
         from torch.utils.tensorboard import SummaryWriter
 
         purge = None if self.resume_state is None else self.resume_state['iter'] + 1
@@ -218,15 +255,29 @@ class Session:
         """Gives BasicSR's loop its batches; ``opt`` is what BasicSR hands to its CUDA prefetcher."""
         device = torch.device('cuda') if opt is not None and not self.on_cpu else None
         total = int(self.opt['train']['total_iter'])
-        return Feeder(
-            loader, self.keeper.iteration, total, self.keeper.end_iteration, device, show_progress=self.opt['rank'] == 0
-        )
+        is_first, keeper = self.opt['rank'] == 0, self.keeper
+        self.feeder = Feeder(loader, keeper.iteration, total, keeper.end_iteration, device, self.read_ahead, is_first)
+        return self.feeder
+
+    def close(self) -> None:
+        """Ends what works beside the run."""
+        if self.feeder is not None:
+            self.feeder.close()
 
     def build_model(self, opt: dict[str, Any]) -> Any:
-        """Builds the model, shows it its training set where it wants to see it (``bind``), and takes over its saving."""
+        """Builds the model, shows it its training set where it wants to see it (``bind``), and takes over its saving.
+
+        By now BasicSR has turned cuDNN's benchmark on; with ``deterministic: true`` it is turned off again.
+        """
+        if opt.get('deterministic'):
+            use_deterministic_algorithms()
         model = basicsr_build_model(opt)
+        self.scores.model = model
+        if not self.is_train:
+            self.scores.follow(model)
         if self.is_train:
+            tell_losses_the_iteration(model)
             if hasattr(model, 'bind'):
                 model.bind(self.train_set)
-            self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests)
+            self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests, self.data)
         return model

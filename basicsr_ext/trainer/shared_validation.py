@@ -60,9 +60,10 @@ def dist_validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: 
         return
     name = dataloader.dataset.opt['name']
     results = on_all_ranks((len(share), dict(self.metric_results) if len(share) else {}))
+    metrics = next(values for count, values in results if count)  # some models measure more than the options name
     self.metric_results = {
         metric: sum(count * float(values[metric]) for count, values in results if count) / len(dataloader.dataset)
-        for metric in self.opt['val']['metrics']
+        for metric in metrics
     }
     self._initialize_best_metric_results(name)
     for metric, value in self.metric_results.items():

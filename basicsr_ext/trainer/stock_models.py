@@ -7,6 +7,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.img_process_util import filter2D as basicsr_filter2D
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from basicsr_ext.models.inference_options import run_in_test
 from basicsr_ext.models.optimizers import build_scheduler
 from basicsr_ext.models.weights import fit_weights, read_weights
 
@@ -52,13 +53,12 @@ def load_network(self, net: torch.nn.Module, load_path: str, strict: bool = True
 
 
 def test(self) -> None:
-    """Runs the bare network on ``self.lq``; the EMA network where there is one. Sets ``self.output``."""
+    """Runs the bare network on ``self.lq``; the EMA network where there is one. Sets ``self.output``.
+
+    Options: :class:`~basicsr_ext.models.inference_options.InferenceOptions`.
+    """
     network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
-    training = network.training
-    network.eval()
-    with torch.no_grad():
-        self.output = network(self.lq)
-    network.train(training)
+    self.output, self.output_luminance = run_in_test(network, self.lq, self.opt)
 
 
 def setup_schedulers(self) -> None:

@@ -2,33 +2,38 @@ import numpy as np
 import pytest
 from memory_store import coordinates
 
-from basicsr_ext.data.crop_geometry import Geometry, area_shares, augment, draw_crop, systematic_choice, to_chw
+from basicsr_ext.data.crop_geometry import Geometry, area_shares, augment, draw_crops, systematic_choice, to_chw
 
 
 def test_shares_add_up_areas():
-    assert area_shares([(1, 2), (3, 2), (2, 4)]) == [2 / 16, 8 / 16, 1.0]
+    assert area_shares(np.array([(1, 2), (3, 2), (2, 4)])).tolist() == [2 / 16, 8 / 16, 1.0]
 
 
 @pytest.mark.parametrize('seed', range(5))
 def test_one_pass_gives_each_image_its_share_to_within_two(seed):
     random = np.random.default_rng(seed)
-    sizes = random.integers(5, 400, (60, 2)).tolist()
-    shares = area_shares(sizes)
-    counts = np.bincount(
-        [systematic_choice(shares, index, random.random()) for index in range(len(sizes))], minlength=len(sizes)
-    )
+    sizes = random.integers(5, 400, (60, 2))
+    chosen = systematic_choice(area_shares(sizes), np.arange(60), random.random(60))
+    counts = np.bincount(chosen, minlength=60)
     areas = np.prod(sizes, axis=1)
     assert np.abs(counts - len(sizes) * areas / areas.sum()).max() < 2
 
 
 def test_equal_images_are_taken_once_each():
-    shares = area_shares([(8, 8)] * 4)
-    assert [systematic_choice(shares, index, offset=0.99) for index in range(4)] == [0, 1, 2, 3]
+    shares = area_shares(np.full((4, 2), 8))
+    assert systematic_choice(shares, np.arange(4), np.full(4, 0.99)).tolist() == [0, 1, 2, 3]
 
 
 def test_the_largest_random_number_still_chooses_the_last_image():
-    shares = area_shares([(7, 3)] * 1000)
-    assert systematic_choice(shares, 999, np.nextafter(1, 0)) == 999
+    shares = area_shares(np.full((1000, 2), 7))
+    assert systematic_choice(shares, np.array([999]), np.array([np.nextafter(1, 0)])) == [999]
+
+
+def draw_crop(image, size, crop, scale, numbers, use_hflip, use_rot):
+    (geometry,) = draw_crops(
+        np.array([image]), np.array([size]), crop, scale, np.array([numbers], float), use_hflip, use_rot
+    )
+    return geometry
 
 
 def test_crops_reach_every_position_alike():

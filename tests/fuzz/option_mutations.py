@@ -16,6 +16,15 @@ _ODD_VALUES: list[Any] = [
     '%s', '$HOME', '~root', [], {}, [[]], [1, 'a'], [None], [-1, -2], [1e999], {'a': 1}, {'type': 'Adam'}, {1: 2}, [{}],
     ['a'] * 300, {'type': None}, {'type': []}, 'EDSR', 'PairedImageDataset', 'L1Loss', 'calculate_psnr', 'MultiStepLR',
 ]  # fmt: skip
+_OPTIMIZERS = (
+    'SGD', 'AdamW', 'Adagrad', 'RMSprop', 'Adafactor', 'Lamb', 'Lion', 'SOAP', 'Prodigy', 'ScheduleFreeAdamW', 'SparseAdam',
+    'AdaHessian', 'SophiaH', 'LBFGS', 'SAM', 'Lookahead', 'Muon', 'AdaMuon', 'AdamMini', 'Optimizer',
+)  # fmt: skip
+_SCHEDULERS = (
+    {'type': 'OneCycleLR', 'max_lr': 1e-3, 'total_steps': 4}, {'type': 'OneCycleLR', 'max_lr': 1e-3, 'total_steps': 2},
+    {'type': 'CyclicLR', 'base_lr': 1e-4, 'max_lr': 1e-3}, {'type': 'CosineAnnealingLR', 'T_max': 4},
+    {'type': 'CosineAnnealingRestartLR', 'periods': [2, 1], 'restart_weights': [1, 1]}, {'type': 'ReduceLROnPlateau'},
+)  # fmt: skip
 _ODD_KEYS: list[Any] = [
     1,
     1.5,
@@ -195,6 +204,21 @@ def add(rng: random.Random, options: dict) -> None:
     block[rng.choice(_ODD_KEYS)] = deepcopy(rng.choice(_ODD_VALUES))
 
 
+def other_class(rng: random.Random, options: dict) -> None:
+    """Names another optimizer or scheduler, or asks for a logger that may not be installed."""
+    train, logger = options.get('train'), options.get('logger')
+    if isinstance(train, dict) and rng.random() < 0.9:
+        key = rng.choice(['optim_g', 'optim_g', 'optim_d', 'scheduler'])
+        if key == 'scheduler':
+            train[key] = deepcopy(rng.choice(_SCHEDULERS))
+        else:
+            train[key] = {'type': rng.choice(_OPTIMIZERS), 'lr': 1e-4}
+            if rng.random() < 0.2:
+                train[key][rng.choice(['capturable', 'differentiable', 'foreach', 'fused', 'maximize'])] = True
+    elif isinstance(logger, dict):
+        logger.update(wandb={'project': 'x'}, use_tb_logger=True)
+
+
 # ---- of text -------------------------------------------------------------------------------------------------------------
 
 
@@ -259,5 +283,5 @@ def alias(rng: random.Random, lines: list[str]) -> str:
 
 
 _TREE: list[Callable] = [delete, delete, rename, misspell, misspell, misspell_text, replace, replace, replace, change_number,
-                         change_number, wrap, unwrap, swap, move, add]  # fmt: skip
+                         change_number, wrap, unwrap, swap, move, add, other_class]  # fmt: skip
 _TEXT: list[Callable] = [repeat_line, drop_lines, cut, junk, tag, tag, indent, reorder, nest, alias]

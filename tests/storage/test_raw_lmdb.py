@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import lmdb
 import numpy as np
@@ -17,7 +16,7 @@ from basicsr_ext import UserError
 from basicsr_ext.storage import RawLmdbStore
 from basicsr_ext.storage.environment import LmdbReader
 
-IMAGE = random_image((200, 50, 3))
+IMAGE = random_image((400, 50, 3))
 
 READS_HALF_A_FILE = """
 import os, sys
@@ -51,15 +50,15 @@ def test_the_layout_is_the_documented_one(path):
     with environment.begin() as transaction:
         stripes = dict(transaction.cursor())
     environment.close()
-    assert list(stripes) == [b'image\0' + row.to_bytes(4, 'big') for row in (0, 64, 128, 192)]
+    assert list(stripes) == [b'image\0' + row.to_bytes(4, 'big') for row in (0, 128, 256, 384)]
     assert b''.join(stripes.values()) == IMAGE.tobytes()
     assert json.loads((path / 'meta.json').read_text()) == {
         'format': 'basicsr_ext raw images',
         'version': 1,
-        'stripe_rows': 64,
+        'stripe_rows': 128,
         'dtype': 'uint8',
         'channels': 3,
-        'images': {'image': [200, 50]},
+        'images': {'image': [400, 50]},
         'meta': {},
     }
     assert {file.name for file in path.iterdir()} == {'data.mdb', 'meta.json'}
@@ -67,20 +66,17 @@ def test_the_layout_is_the_documented_one(path):
 
 @pytest.mark.parametrize(
     ('top', 'height', 'rows'),
-    [(0, 64, [0]), (63, 2, [0, 64]), (64, 64, [64]), (70, 5, [64]), (10, 150, [0, 64, 128]), (199, 1, [192])],
+    [(0, 128, [0]), (127, 2, [0, 128]), (128, 128, [128]), (130, 5, [128]), (10, 300, [0, 128, 256]), (399, 1, [384])],
 )
 def test_only_the_stripes_of_the_window_are_looked_up(top, height, rows, path, monkeypatch):
     looked_up = []
-    reading = LmdbReader.reading
-
-    @contextmanager
-    def spy(reader):
-        with reading(reader) as get:
-            yield lambda name: (looked_up.append(name), get(name))[1]
-
-    monkeypatch.setattr(LmdbReader, 'reading', spy)
-    RawLmdbStore(path).read('image', top, 3, height, 20)
+    view = LmdbReader.view
+    monkeypatch.setattr(LmdbReader, 'view', lambda reader, name: (looked_up.append(name), view(reader, name))[1])
+    store = RawLmdbStore(path)
+    store.read('image', top, 3, height, 20)
     assert looked_up == [b'image\0' + row.to_bytes(4, 'big') for row in rows]
+    store.read('image', top, 5, height, 10)
+    assert len(looked_up) == len(rows)
 
 
 @pytest.mark.skipif(
@@ -88,7 +84,7 @@ def test_only_the_stripes_of_the_window_are_looked_up(top, height, rows, path, m
 )
 def test_only_the_rows_of_the_window_are_touched(tmp_path):
     """Half of the data file is cut away behind the store's back: touching a page of that half kills the process."""
-    image = random_image((1024, 300, 3))
+    image = random_image((2048, 300, 3))
     path = write_raw(tmp_path / 'tall.lmdb', {'image': image})
     half = (path / 'data.mdb').stat().st_size // 2
 
@@ -97,12 +93,12 @@ def test_only_the_rows_of_the_window_are_touched(tmp_path):
         command = [sys.executable, '-c', READS_HALF_A_FILE, str(path), str(half), *map(str, window)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-    above = read(0, 10, 384, 200)
-    assert above.stdout.strip() == str(image[:384, 10:210].sum()), above.stderr
+    above = read(0, 10, 700, 200)
+    assert above.stdout.strip() == str(image[:700, 10:210].sum()), above.stderr
     path.joinpath('data.mdb').unlink()
     shutil.rmtree(path)
     write_raw(path, {'image': image})
-    assert read(640, 10, 384, 200).returncode == -signal.SIGBUS
+    assert read(1348, 10, 700, 200).returncode == -signal.SIGBUS
 
 
 def test_a_truncated_file_is_refused_at_every_length(path):
@@ -153,10 +149,10 @@ def test_an_image_that_the_data_lack_is_named(path):
 
 
 def test_a_stripe_of_the_wrong_length_is_named(path):
-    edit_data(path, lambda transaction: transaction.put(b'image\0' + (64).to_bytes(4, 'big'), b'short'))
+    edit_data(path, lambda transaction: transaction.put(b'image\0' + (128).to_bytes(4, 'big'), b'short'))
     store = RawLmdbStore(path)
-    np.testing.assert_array_equal(store.read('image', height=64), IMAGE[:64])
-    with pytest.raises(UserError, match='rows 64 and following of image "image" have 5 bytes'):
+    np.testing.assert_array_equal(store.read('image', height=128), IMAGE[:128])
+    with pytest.raises(UserError, match='rows 128 and following of image "image" have 5 bytes'):
         store.read('image')
 
 
@@ -167,3 +163,11 @@ def test_a_store_made_anew_under_the_same_name(path):
     write_raw(path, {'image': other})
     np.testing.assert_array_equal(RawLmdbStore(path).read('image'), other)
     np.testing.assert_array_equal(old.read('image'), IMAGE)
+
+
+def test_stores_with_other_stripes_are_read(tmp_path, monkeypatch):
+    """The index says how many rows a stripe has; there are stores of 64."""
+    monkeypatch.setattr('basicsr_ext.storage.raw_lmdb_writer.STRIPE_ROWS', 64)
+    store = RawLmdbStore(write_raw(tmp_path / 'other.lmdb', {'image': IMAGE}))
+    np.testing.assert_array_equal(store.read('image', 30, 2, 190, 40), IMAGE[30:220, 2:42])
+    assert [len(strip) for strip in store.strips('image', 30, 2, 190, 40)] == [34, 64, 64, 28]

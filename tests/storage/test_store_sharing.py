@@ -70,6 +70,17 @@ def test_a_forked_child_has_its_own_environment(kind, make_store):
 
 
 @forks
+def test_a_forked_child_looks_stripes_up_anew(make_store):
+    """What the parent has looked up lies in a map that the child leaves."""
+    store = make_store('raw', IMAGES)
+    store.read('00')
+    kept = store._reader.kept
+    assert in_child(lambda: not store._reader.kept and reads_right(store)) == 0
+    assert store._reader.kept is kept
+    assert '00' in kept
+
+
+@forks
 def test_a_grandchild_reads(make_store):
     store = make_store('raw', IMAGES)
     assert in_child(lambda: reads_right(store) and in_child(lambda: reads_right(store)) == 0) == 0

@@ -11,8 +11,8 @@ from storage_samples import KINDS, random_image
 from basicsr_ext import UserError
 from basicsr_ext.storage import ImageSpec, RawLmdbStore, RawLmdbWriter
 
-# Heights around the 64 rows of a stripe; the small ones also lie inside LMDB's own pages.
-SIZES = ((1, 1), (5, 7), (63, 20), (64, 33), (65, 40), (200, 90))
+# Heights around the 128 rows of a stripe; the small ones also lie inside LMDB's own pages.
+SIZES = ((1, 1), (5, 7), (127, 20), (128, 33), (129, 40), (300, 90))
 
 
 def images_of(dtype, channels):

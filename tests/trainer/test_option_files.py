@@ -230,6 +230,9 @@ def test_force_yml_assigns_typed_values(tmp_path):
         ('=3', 'expected key:key=value'),
         ('train::x=3', 'expected key:key=value'),
         ('train:total_iter=!!python/name:os.system', 'found the tag "!!python/name:os.system"'),
+        ('train.total_iter=3', 'expected ":" between keys, as in train:total_iter.'),
+        ('train:_replace_=true', '_replace_ is for option files'),
+        ('_base_=x.yml', '_base_ is for option files'),
         ('train:total_iter=[1', 'not valid YAML'),
         ('train:total_iter={a: 1, a: 2}', 'the key "a" appears twice'),
     ],
@@ -278,6 +281,7 @@ def test_completed_options_are_those_that_basicsr_expects(tmp_path, monkeypatch)
             monkeypatch.setattr(sys, 'argv', ['basicsr', '-opt', str(path), *(['--debug'] if debug else [])])
             theirs, _ = parse_options(str(tmp_path), is_train=is_train)
             ours = complete_options(load_yaml(path), tmp_path, is_train, debug)
+            assert [block.pop('block') for block in ours['datasets'].values()] == list(ours['datasets'])  # ours
             added = ('dist', 'rank', 'world_size', 'auto_resume')
             assert ours == {key: value for key, value in theirs.items() if key not in added}
 

@@ -6,16 +6,21 @@ import basicsr_ext
 
 basicsr_ext.register()
 
+import argparse
+import importlib
+import json
+import signal
+import sys
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
-from run_helpers import gan_options, log_text, on_ranks, sr_options, write_options, write_pairs
+from run_helpers import forked, gan_options, log_text, on_ranks, sr_options, write_options, write_pairs
 
 from basicsr_ext.cli import _parser, main
 from basicsr_ext.trainer.launching import rank_command
-from basicsr_ext.trainer.metrics_log import read_metrics
+from basicsr_ext.trainer.metrics_log import MetricsLog, read_metrics
 
 
 @pytest.fixture
@@ -90,6 +95,36 @@ def test_a_damaged_image_is_one_message_with_workers_too(root, capsys, prefetch_
     assert 'coffee' in error and 'Traceback' not in error and len(error.splitlines()) <= 2
 
 
+@pytest.mark.parametrize('command', ['train', 'test'])
+def test_a_damaged_image_of_validation_does_not_hang(root, capfd, command):
+    """Where BasicSR's prefetch thread dies, its loader waits for ever."""
+    options = sr_options(root)
+    for part in ('hr', 'lr'):
+        (root / f'val_{part}').mkdir()
+        for path in sorted((root / part).iterdir()):
+            (root / f'val_{part}' / path.name).write_bytes(path.read_bytes())
+    victim = root / 'val_hr' / 'rocket.png'
+    victim.write_bytes(victim.read_bytes()[:200])
+    val = options['datasets']['val']
+    val.pop('io_backend')
+    val.update(type='PairedStoreDataset', dataroot_gt='val_hr', dataroot_lq='val_lr', prefetch_mode='cpu')
+    val['num_prefetch_queue'] = 1
+    if command == 'test':
+        options['datasets'] = {'test_1': val}
+        options['val'].pop('val_freq')
+        for key in ('train', 'logger'):
+            options.pop(key)
+    path = write_options(root / 'o.yml', options)
+
+    def limited() -> int:
+        signal.alarm(60)
+        return main([command, '-opt', str(path)])
+
+    assert forked(limited) == 2
+    error = capfd.readouterr().err.partition(f'basicsr {command}: error: ')[2]
+    assert 'rocket' in error and 'Traceback' not in error
+
+
 def test_more_ranks_than_validation_images(root):
     options = gan_options(root)
     for folder in ('hr', 'lr'):
@@ -107,10 +142,56 @@ def test_nproc_starts_the_ranks(root):
     assert '2 ranks' in log_text(root / 'experiments/run')
 
 
-@pytest.mark.parametrize('arguments', [['--nproc', '0'], ['--nproc', '2', '--launcher', 'pytorch']])
-def test_nproc_refuses(root, capsys, arguments):
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--nproc', '0'], '--nproc: expected a number of ranks from 1 on, found 0.'),
+        (['--nproc', '2', '--launcher', 'pytorch'], '--nproc starts the ranks itself: leave out --launcher pytorch'),
+        (['--nproc', '5000'], '--nproc: expected at most'),
+        (['--nproc', '2', '--force_yml', 'nam=x'], '--force_yml nam=x: nam: unknown option'),
+        (['--nproc', '6'], '2 samples on each of 6 ranks are more than an epoch of 5 x 2'),
+    ],
+)
+def test_nproc_tells_mistakes_once_and_starts_nothing(root, capfd, monkeypatch, arguments, message):
+    def start(*_, **__):
+        raise AssertionError('ranks were started')
+
+    monkeypatch.setattr('basicsr_ext.trainer.launching.subprocess.Popen', start)
+    options = sr_options(root)
+    if '5000' in arguments:
+        options['datasets']['train']['dataset_enlarge_ratio'] = 10_000
+    write_options(root / 'o.yml', options)
     assert main(['train', '-opt', 'o.yml', *arguments]) == 2
-    assert '--nproc: expected a number from 1 on, without --launcher' in capsys.readouterr().err
+    error = capfd.readouterr().err
+    assert message in error and 'Traceback' not in error and error.count('\n') == 1
+
+
+def test_the_launcher_keeps_the_tracebacks_of_torchrun_to_itself(monkeypatch):
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    from basicsr_ext.trainer import torchrun
+
+    importlib.import_module('torch.distributed.run')
+
+    def ends_with(error):
+        def run(arguments):
+            assert arguments == ['--standalone', 'x']
+            if error:
+                raise error
+
+        return run
+
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file='<N/A>')
+    killed = ProcessFailure(local_rank=0, pid=1, exitcode=-9, error_file='<N/A>')
+    for error, status in (
+        (None, 0),
+        (ChildFailedError('train', {0: failure}), 2),
+        (ChildFailedError('train', {0: killed}), 137),
+        (SignalException('stopped', sigval=15), 143),
+    ):
+        monkeypatch.setattr(sys.modules['torch.distributed.run'], 'main', ends_with(error))
+        assert torchrun.main(['--standalone', 'x']) == status
 
 
 def test_nproc_passes_everything_on():
@@ -144,6 +225,18 @@ def test_documented_launch_commands_are_understood():
             get_args_parser().parse_args([*launcher.split()[1:], 'script'])
 
 
+def test_the_documented_srun_command_makes_the_ranks_that_torchrun_makes():
+    (srun,) = [command for command in documented_commands() if command.startswith('srun ')]
+    parser = argparse.ArgumentParser()
+    for option in ('--nodes', '--ntasks-per-node', '--gres'):
+        parser.add_argument(option, required=True)
+    parser.add_argument('program')
+    args = parser.parse_args(srun.partition(' -m basicsr_ext')[0].split()[1:])
+    torchrun = next(command for command in documented_commands() if '--nnodes' in command)
+    assert f'--nnodes {args.nodes} ' in torchrun and f'--nproc_per_node {args.ntasks_per_node} ' in torchrun
+    assert args.gres == f'gpu:{args.ntasks_per_node}' and args.program == 'python'
+
+
 def test_slurm_environment_becomes_a_rendezvous(monkeypatch):
     from basicsr_ext.trainer import ranks
 
@@ -174,6 +267,50 @@ def test_tensorboard_has_scalars_and_pictures_and_is_purged_on_resume(root):
     assert [e.step for e in events.Scalars('losses/l_pix')] == [1, 2, 3, 4, 5, 6]
     assert [e.step for e in events.Scalars('metrics/val/psnr')] == [4, 6]
     assert {f'val/{i}' for i in range(3)} == set(events.Tags()['images'])
+
+
+def test_wandb_is_started_as_basicsr_does(root, monkeypatch):
+    """Before TensorBoard's writer, from which it takes everything; once, with the options."""
+    (root / 'site').mkdir()
+    (root / 'site/wandb.py').write_text('class util:\n    generate_id = staticmethod(lambda: "abc")\n')
+    monkeypatch.syspath_prepend(root / 'site')
+    order = []
+    monkeypatch.setitem(sys.modules, 'wandb', None)  # and out again at the end
+    del sys.modules['wandb']
+    monkeypatch.setattr('wandb.init', lambda **arguments: order.append(('wandb', arguments)), raising=False)
+    from torch.utils import tensorboard
+
+    class Writer(tensorboard.SummaryWriter):
+        def __init__(self, *arguments, **named):
+            order.append(('tensorboard', named))
+            super().__init__(*arguments, **named)
+
+    monkeypatch.setattr(tensorboard, 'SummaryWriter', Writer)
+    options = sr_options(root)
+    options['logger'].update(use_tb_logger=True, wandb={'project': 'tiny', 'resume_id': None})
+    path = str(write_options(root / 'o.yml', options))
+    assert main(['train', '-opt', path]) == 0
+    assert [name for name, _ in order] == ['wandb', 'tensorboard']
+    given = order[0][1]
+    config = given.pop('config')
+    assert given == {'id': 'abc', 'resume': 'never', 'name': 'run', 'project': 'tiny', 'sync_tensorboard': True}
+    assert config['train']['total_iter'] == 4 and config['manual_seed'] == 7
+    resumed = ['--auto_resume', '--force_yml', 'train:total_iter=5', 'logger:wandb:resume_id=abc']
+    assert main(['train', '-opt', path, *resumed]) == 0
+    assert (order[2][1]['id'], order[2][1]['resume']) == ('abc', 'allow')
+    assert order[3] == ('tensorboard', {'purge_step': 5})
+
+
+def test_numbers_that_json_does_not_have_are_null(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    MetricsLog(path).write('train', 1, l_pix=float('nan'), lrs=[float('inf'), 0.5], best={'psnr': -float('inf')})
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    line = json.loads(path.read_text(), parse_constant=refuse)
+    assert line == {'event': 'train', 'iteration': 1, 'l_pix': None, 'lrs': [None, 0.5], 'best': {'psnr': None}}
+    assert read_metrics(path) == [line]
 
 
 def test_metrics_lines_are_what_was_printed(root):

@@ -19,6 +19,7 @@ from run_helpers import (
 )
 
 from basicsr_ext.cli import main
+from basicsr_ext.trainer.checking.reading import read_yaml, write_yaml
 
 
 @pytest.fixture
@@ -101,6 +102,20 @@ def test_paths_in_blocks_of_models(root, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path_factory.mktemp('elsewhere'))
     train(str(root / 'experiments/run/o.yml'))
     assert_same_weights(first, network_weights(root))
+
+
+@pytest.mark.parametrize('name', ['1e5', '1_000', '2026-01-02', 'yes', '=', 'null', '1e-4x', '0x1f'])
+def test_written_text_is_read_back_as_text(name):
+    options = {'name': name, 'lr': 1e-05, 'list': [name, 3, 0.5, True, None]}
+    text = write_yaml(options)
+    assert read_yaml(text, 'o.yml') == (options, [])
+    assert yaml.safe_load(text) == options
+
+
+def test_a_run_whose_name_looks_like_a_number_repeats_itself(root):
+    write_options(root / 'o.yml', sr_options(root))
+    train('o.yml', '--force_yml', 'name="1e5"', 'train:total_iter=1')
+    train(str(root / 'experiments/1e5/o.yml'))
 
 
 def test_debug_runs_repeat_themselves(root):

@@ -9,6 +9,7 @@ basicsr_ext.register()
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from resume_runs import at_call, make_options, train_rank
 from run_helpers import (
-    eco_options,
-    gan_options,
+    final_state,
+    forked,
     log_text,
     on_ranks,
+    plain,
+    real_esrgan_options,
+    run,
     sr_options,
     write_centroids,
     write_options,
@@ -29,7 +35,8 @@ from run_helpers import (
 )
 
 from basicsr_ext.cli import main
-from basicsr_ext.trainer import checkpoints
+from basicsr_ext.trainer import checkpoints, out_of_memory
+from basicsr_ext.trainer.data_fingerprint import check_same_data, fingerprint
 from basicsr_ext.trainer.metrics_log import read_metrics
 
 
@@ -40,66 +47,6 @@ def images(tmp_path_factory, photos):
     write_pairs(root, photos)
     write_centroids(root)
     return root
-
-
-def make_options(images: Path, model: str) -> dict:
-    """A run of 7 iterations in epochs of 5, validated and saved every 3 and 2, with EMA and a guard."""
-    if model == 'ECOModel':
-        options = eco_options(images, noise_sigma=0.01)
-        options['train'].update(guard={}, grad_clip={'value': 0.1})
-    elif model == 'SRModel':
-        options = sr_options(images)
-    else:
-        options = gan_options(images, model)
-    options['train'].update(total_iter=7, ema_decay=0.9)
-    options['train']['scheduler'] = {'type': 'MultiStepLR', 'milestones': [2, 5], 'gamma': 0.5}
-    options['val']['val_freq'] = 3
-    options['datasets']['train']['dataset_enlarge_ratio'] = 2
-    options['logger'].update(print_freq=1, save_checkpoint_freq=2)
-    return options
-
-
-def plain(value):
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def final_state(root: Path, iteration: int = 7) -> dict:
-    """Everything that must be equal: networks, state, metrics without wall-clock fields."""
-    experiment = root / 'experiments/run'
-    result = {}
-    for path in sorted((experiment / 'models').glob(f'*_{iteration}.pth')):
-        result[path.name] = plain(torch.load(path, weights_only=True))
-    state = torch.load(experiment / f'training_states/{iteration}.state', weights_only=True)
-    for key in ('networks', 'options', 'metrics_offset'):
-        state.pop(key)
-    result['state'] = plain(state)
-    result['metrics'] = [
-        {k: v for k, v in line.items() if k != 'wall'} for line in read_metrics(experiment / 'metrics.jsonl')
-    ]
-    return result
-
-
-def run(root: Path, path: Path, *arguments: str) -> int:
-    os.chdir(root)
-    return main(['train', '-opt', str(path), *arguments])
-
-
-def forked(function, *arguments) -> int:
-    """Runs in a forked child of this warm process; returns its exit status (negative: the signal)."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            torch.set_num_threads(1)
-            status = function(*arguments)
-        finally:
-            sys.stdout.flush()
-            os._exit(status if isinstance(status, int) else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture(scope='module')
@@ -121,35 +68,22 @@ def uninterrupted(images, tmp_path_factory):
 
 # ---- kills -----------------------------------------------------------------------------------------------------------
 
-HOOKS = (
-    'torch.save',
-    'os.replace',
-    'os.fsync',
-    'basicsr_ext.trainer.checkpoints.sha256',
-    'basicsr_ext.trainer.keeper.Keeper.end_iteration',
-    'basicsr_ext.trainer.feeding.Feeder.next',
-    'basicsr.models.sr_model.SRModel.nondist_validation',
-    'torch.optim.Adam.step',
-)
+# The first call after a checkpoint is there and the last one, for models with one network and with two.
+HOOKS = {
+    'torch.save': ((3, 8), (4, 12)),
+    'os.replace': ((3, 8), (4, 12)),
+    'os.fsync': ((5, 16), (7, 24)),
+    'basicsr_ext.trainer.checkpoints.sha256': ((2, 4), (3, 8)),
+    'basicsr_ext.trainer.keeper.Keeper.end_iteration': ((3, 7), (3, 7)),
+    'basicsr_ext.trainer.feeding.Feeder.next': ((4, 8), (4, 8)),
+    'basicsr.models.sr_model.SRModel.nondist_validation': ((1, 3), (1, 3)),
+    'torch.optim.Adam.step': ((3, 7), (5, 14)),
+}
 
 
 def run_until_killed(root: Path, path: Path, hook: str, call: int) -> int:
     """Trains, and dies by kill -9 at a call of a function."""
-    module, _, name = hook.rpartition('.')
-    try:
-        owner = __import__(module, fromlist=['_'])
-    except ImportError:
-        module, _, cls = module.rpartition('.')
-        owner = getattr(__import__(module, fromlist=['_']), cls)
-    original, calls = getattr(owner, name), [0]
-
-    def counted(*arguments, **keywords):
-        calls[0] += 1
-        if calls[0] == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments, **keywords)
-
-    setattr(owner, name, counted)
+    at_call(hook, call, lambda: os.kill(os.getpid(), signal.SIGKILL))
     return run(root, path, '--auto_resume')
 
 
@@ -159,9 +93,8 @@ def kill_plan() -> list[tuple[str, int, str, int]]:
     models = ['SRModel', 'ESRGANModel', 'ECOModel']
     plan = []
     for number in range(20):
-        hook = HOOKS[number % len(HOOKS)]
-        most = 3 if 'validation' in hook or 'sha256' in hook else 7
-        plan.append((models[number % 3], 2 if number % 5 == 0 else 0, hook, draw.randint(1, most)))
+        hook, model = list(HOOKS)[number % len(HOOKS)], models[number % 3]
+        plan.append((model, 2 if number % 5 == 0 else 0, hook, draw.randint(*HOOKS[hook][model == 'ESRGANModel'])))
     return plan
 
 
@@ -171,47 +104,36 @@ def test_a_killed_run_ends_as_one_that_was_not(images, uninterrupted, tmp_path, 
     options['datasets']['train']['num_worker_per_gpu'] = workers
     path = write_options(tmp_path / 'o.yml', options)
     assert forked(run_until_killed, tmp_path, path, hook, call) == -signal.SIGKILL
+    assert checkpoints.newest_state(tmp_path / 'experiments/run/training_states')[0] is not None
     assert forked(run, tmp_path, path, '--auto_resume') == 0
     assert final_state(tmp_path) == uninterrupted(model)
     assert not list((tmp_path / 'experiments/run').rglob('*.partial'))
 
 
-def _rank_until_killed(path: str, victim: int) -> None:
-    torch.set_num_threads(1)
-    if int(os.environ['RANK']) == victim:
-        original, calls = torch.optim.Adam.step, [0]
-
-        def step(self, *arguments):
-            calls[0] += 1
-            if calls[0] == 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(self, *arguments)
-
-        torch.optim.Adam.step = step
-    main(['train', '-opt', path, '--launcher', 'pytorch', '--auto_resume'])
+def test_a_run_killed_before_its_first_checkpoint_is_whole_starts_anew(images, uninterrupted, tmp_path):
+    path = write_options(tmp_path / 'o.yml', make_options(images, 'SRModel'))
+    assert forked(run_until_killed, tmp_path, path, 'os.replace', 2) == -signal.SIGKILL
+    assert not list(tmp_path.rglob('*.state')) and list(tmp_path.rglob('*.pth'))
+    assert forked(run, tmp_path, path, '--auto_resume') == 0
+    assert final_state(tmp_path) == uninterrupted('SRModel')
 
 
-def _rank(path: str, *arguments: str) -> None:
-    torch.set_num_threads(1)
-    assert main(['train', '-opt', path, '--launcher', 'pytorch', *arguments]) == 0
+def test_real_esrgans_pool_of_pairs_and_degradations_go_on(images, uninterrupted, tmp_path, monkeypatch):
+    """Killed when the pool, which holds two batches, is shuffled for the third time."""
+    from basicsr.data.realesrgan_dataset import RealESRGANDataset
 
+    original = RealESRGANDataset.__getitem__
 
-def test_two_ranks_resume_to_the_bit(images, tmp_path, monkeypatch):
-    options = make_options(images, 'ECOModel')
-    options['datasets']['train'].update(batch_size_per_gpu=1, num_worker_per_gpu=1)
-    states = []
-    for name, killed in (('whole', False), ('killed', True)):
-        root = tmp_path / name
-        root.mkdir()
-        monkeypatch.chdir(root)
-        path = str(write_options(root / 'o.yml', options))
-        if killed:
-            with pytest.raises(AssertionError, match='ranks ended with'):
-                on_ranks(2, _rank_until_killed, path, 1)
-        on_ranks(2, _rank, path, '--auto_resume')
-        states.append(final_state(root))
-        assert len(states[-1]['state']['ranks']) == 2
-    assert states[0] == states[1]
+    def small(self, index):
+        sample = original(self, index)  # always 400x400 pixels
+        return {**sample, 'gt': sample['gt'][:, :64, :64].clone()}
+
+    monkeypatch.setattr(RealESRGANDataset, '__getitem__', small)
+    path = write_options(tmp_path / 'o.yml', make_options(images, 'RealESRGANModel'))
+    assert forked(run_until_killed, tmp_path, path, 'torch.randperm', 3) == -signal.SIGKILL
+    assert checkpoints.newest_state(tmp_path / 'experiments/run/training_states')[0].stem == '4'
+    assert forked(run, tmp_path, path, '--auto_resume') == 0
+    assert final_state(tmp_path) == uninterrupted('RealESRGANModel')
 
 
 def test_a_fresh_process_killed_and_resumed(images, uninterrupted, tmp_path):
@@ -269,6 +191,7 @@ def test_resuming_a_finished_run_does_nothing(finished):
     assert main(['train', '-opt', 'o.yml', '--auto_resume']) == 0
     assert final_state(finished) == before
     assert len(events(finished)) == len(before['metrics'])
+    assert not list(finished.rglob('*.partial'))
 
 
 def test_checkpoints_carry_options_method_and_versions(finished):
@@ -301,8 +224,24 @@ def test_a_damaged_checkpoint_is_passed_over(finished, uninterrupted, capsys, vi
 
 
 def test_a_stray_network_without_a_state_is_no_checkpoint(finished):
-    (finished / 'experiments/run/models/net_g_99.pth').write_bytes(b'x')
-    assert main(['train', '-opt', 'o.yml', '--auto_resume']) == 0
+    stray = finished / 'experiments/run/models/net_g_99.pth'
+    stray.write_bytes(b'x')
+    assert main(['train', '-opt', 'o.yml', '--auto_resume', '--force_yml', 'train:total_iter=8']) == 0
+    assert 'Resuming training from epoch: 1, iter: 7' in log_text(finished / 'experiments/run')
+    assert (finished / 'experiments/run/training_states/8.state').is_file() and stray.read_bytes() == b'x'
+
+
+def test_checkpoints_of_which_none_is_whole_are_an_error(finished, capsys):
+    """They would else be put aside with the whole experiment."""
+    states = sorted((finished / 'experiments/run/training_states').iterdir())
+    for state in states:
+        state.write_bytes(state.read_bytes()[:100])
+    assert main(['train', '-opt', 'o.yml', '--auto_resume']) == 2
+    output = capsys.readouterr()
+    assert 'expected a checkpoint that is whole' in output.err and '7.state' in output.err
+    assert 'The checkpoint before it is taken' not in output.out
+    assert sorted((finished / 'experiments/run/training_states').iterdir()) == states
+    assert [path.name for path in (finished / 'experiments').iterdir()] == ['run']
 
 
 def test_an_explicit_state_that_is_damaged_is_an_error(finished, capsys):
@@ -338,26 +277,31 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(images, tmp_pat
     assert final_state(tmp_path)['state']['iter'] == 7
 
 
-def test_keep_last_and_keep_best(images, tmp_path, monkeypatch):
+@pytest.fixture
+def falling_scores(monkeypatch):
+    """Each validation of five images is worse than the one before: the best is that of iteration 3."""
+    calls = iter(range(1000))
+    monkeypatch.setattr('basicsr_ext.trainer.score_record.basicsr_calculate_metric', lambda *_: 30.0 - next(calls) // 5)
+
+
+def test_keep_last_and_keep_best(images, tmp_path, monkeypatch, falling_scores):
     monkeypatch.chdir(tmp_path)
     options = make_options(images, 'SRModel')
     options['logger'].update(save_checkpoint_freq=1, keep_last=2, keep_best='psnr')
     assert main(['train', '-opt', str(write_options(tmp_path / 'o.yml', options))]) == 0
     state = torch.load('experiments/run/training_states/7.state', weights_only=True)
-    best = state['best_metric_results']['val']['psnr']['iter']
+    assert state['best_metric_results']['val']['psnr'] == {'better': 'higher', 'val': 30.0, 'iter': 3}
     kept = {int(p.stem) for p in Path('experiments/run/training_states').iterdir()}
-    assert kept == {6, 7, best}
+    assert kept == {3, 6, 7}
     assert {p.name for p in Path('experiments/run/models').iterdir()} == {f'net_g_{i}.pth' for i in (*kept, 'latest')}
 
 
-def test_keep_best_saves_when_a_validation_is_the_best(images, tmp_path, monkeypatch):
+def test_keep_best_saves_when_a_validation_is_the_best(images, tmp_path, monkeypatch, falling_scores):
     monkeypatch.chdir(tmp_path)
     options = make_options(images, 'SRModel')
     options['logger'].update(save_checkpoint_freq=100, keep_last=1, keep_best='psnr')
     assert main(['train', '-opt', str(write_options(tmp_path / 'o.yml', options))]) == 0
-    state = torch.load('experiments/run/training_states/7.state', weights_only=True)
-    best = state['best_metric_results']['val']['psnr']['iter']
-    assert {int(p.stem) for p in Path('experiments/run/training_states').iterdir()} == {7, best}
+    assert {int(p.stem) for p in Path('experiments/run/training_states').iterdir()} == {3, 7}
 
 
 # ---- what may change -------------------------------------------------------------------------------------------------
@@ -387,12 +331,113 @@ def test_frequencies_workers_and_length_may_change(finished):
     assert events(finished)[-2:] == [('validation', 8), ('validation', 9)]
 
 
+def test_a_metric_and_a_set_may_be_added(finished, images):
+    options = make_options(images, 'SRModel')
+    options['train']['total_iter'] = 9
+    options['val']['metrics']['ssim'] = {'type': 'calculate_ssim', 'crop_border': 2}
+    options['datasets']['val_2'] = {**options['datasets']['val'], 'name': 'again'}
+    before = torch.load('experiments/run/training_states/7.state', weights_only=True)['best_metric_results']['val']
+    assert main(['train', '-opt', str(write_options(finished / 'more.yml', options)), '--auto_resume']) == 0
+    best = torch.load('experiments/run/training_states/9.state', weights_only=True)['best_metric_results']
+    assert best['val']['ssim']['iter'] == 9 and best['again'].keys() == {'psnr', 'ssim'}
+    assert best['val']['psnr'] == before['psnr'] or best['val']['psnr']['iter'] == 9
+
+
+def test_without_a_seed_the_first_one_is_gone_on_with(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = make_options(images, 'SRModel')
+    del options['manual_seed']
+    path = str(write_options(tmp_path / 'o.yml', options))
+    assert main(['train', '-opt', path, '--force_yml', 'train:total_iter=5']) == 0
+    first = torch.load('experiments/run/training_states/5.state', weights_only=True)['options']['manual_seed']
+    assert main(['train', '-opt', path, '--auto_resume']) == 0
+    state = torch.load('experiments/run/training_states/7.state', weights_only=True)
+    assert state['options']['manual_seed'] == first
+    assert yaml.safe_load(Path('experiments/run/o.yml').read_text())['manual_seed'] == first
+    whole = tmp_path / 'whole'
+    whole.mkdir()
+    assert forked(run, whole, path, '--force_yml', f'manual_seed={first}') == 0
+    ended, expected = final_state(tmp_path), final_state(whole)
+    assert ended['net_g_7.pth'] == expected['net_g_7.pth']
+
+
+@pytest.mark.parametrize('change', ['gone', 'renamed', 'moved'])
+def test_other_training_images_cannot_go_on(images, tmp_path, monkeypatch, capsys, change):
+    monkeypatch.chdir(tmp_path)
+    for part in ('hr', 'lr'):
+        shutil.copytree(images / part, tmp_path / 'data' / part)
+    options = make_options(images, 'SRModel')
+    options['datasets']['train'].update(dataroot_gt='data/hr', dataroot_lq='data/lr')
+    path = str(write_options(tmp_path / 'o.yml', options))
+    assert main(['train', '-opt', path, '--force_yml', 'train:total_iter=3']) == 0
+    for part in ('hr', 'lr'):
+        image = tmp_path / 'data' / part / 'coffee.png'
+        image.unlink() if change == 'gone' else image.rename(image.with_stem('tea')) if change == 'renamed' else None
+    arguments = []
+    if change == 'moved':
+        (tmp_path / 'data').rename('elsewhere')
+        arguments = ['datasets:train:dataroot_gt=elsewhere/hr', 'datasets:train:dataroot_lq=elsewhere/lr']
+    status = main(['train', '-opt', path, '--auto_resume', '--force_yml', 'train:total_iter=4', *arguments])
+    expected = {'gone': 'with 5 samples, and there are 4', 'renamed': 'with images of other names', 'moved': ''}
+    assert status == (0 if change == 'moved' else 2) and expected[change] in capsys.readouterr().err
+
+
+def test_the_same_images_in_another_order_are_a_warning():
+    class Images(list):
+        paths = property(list)
+
+    first = fingerprint(Images(['/a/x.png', '/a/y.PNG', '/a/z.jpeg']))
+    assert fingerprint(Images(['b/x', 'b/y', 'b/z'])) == first  # as the keys of an LMDB
+    other = fingerprint(Images(['/a/y.png', '/a/x.png', '/a/z.png']))
+    assert 'listed in another order' in check_same_data(first, other)
+    assert check_same_data(first, first) == check_same_data(None, other) == check_same_data({'length': 3}, other) == ''
+
+
 def test_another_world_size_goes_on_with_a_warning(finished):
     path = str(finished / 'o.yml')
-    on_ranks(2, _rank, path, '--auto_resume', '--force_yml', 'train:total_iter=9')
+    on_ranks(2, train_rank, path, '--auto_resume', '--force_yml', 'train:total_iter=9')
     assert 'saved by 1 ranks and goes on with 2' in log_text(finished / 'experiments/run')
     state = torch.load('experiments/run/training_states/9.state', weights_only=True)
-    assert state['position'] == (2, 4) or state['position'][0] >= 1  # 14 samples, then two iterations of 4
+    # epochs of 10 samples; 4 of the second are done, then there is one iteration of 4 in it, and one in the third
+    assert state['position'] == (2, 4)
+
+
+def _rank_noting_its_guard(path: str, *arguments: str) -> None:
+    from basicsr_ext.models.guard import Guard
+
+    original = Guard.load_extra_state
+
+    def noted(self, state):
+        original(self, state)
+        Path(f'guard_{os.environ["RANK"]}.json').write_text(json.dumps(self.extra_state()))
+
+    Guard.load_extra_state = noted
+    train_rank(path, *arguments)
+
+
+def test_what_all_ranks_share_goes_on_with_another_number_of_ranks(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = str(write_options(tmp_path / 'o.yml', make_options(images, 'ECOModel')))
+    assert forked(run, tmp_path, path) == 0
+    saved = torch.load('experiments/run/training_states/7.state', weights_only=True)['ranks'][0]['extra_state']['guard']
+    assert saved['last_accepted']['g'] > 0
+    on_ranks(2, _rank_noting_its_guard, path, '--auto_resume', '--force_yml', 'train:total_iter=8')
+    assert [json.loads(Path(f'guard_{rank}.json').read_text()) for rank in (0, 1)] == [saved] * 2
+
+
+def test_a_model_says_what_any_rank_may_go_on_from():
+    class Model:
+        loaded = None
+
+        def shared_state(self, state):
+            return {key: value for key, value in state.items() if key != 'own'}
+
+        def load_extra_state(self, state):
+            self.loaded = state
+
+    model, state = Model(), {'extra_state': {'own': 1, 'common': 2}, 'generators': None}
+    checkpoints.restore_shared_state(model, state)  # leaves the generators alone
+    assert model.loaded == {'common': 2}
 
 
 # ---- signals ---------------------------------------------------------------------------------------------------------
@@ -403,15 +448,7 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(images, uni
     path = write_options(tmp_path / 'o.yml', make_options(images, 'SRModel'))
 
     def signalled() -> int:
-        original, calls = torch.optim.Adam.step, [0]
-
-        def step(self, *arguments):
-            calls[0] += 1
-            if calls[0] == 3:
-                os.kill(os.getpid(), number)
-            return original(self, *arguments)
-
-        torch.optim.Adam.step = step
+        at_call('torch.optim.Adam.step', 3, lambda: os.kill(os.getpid(), number))
         return run(tmp_path, path)
 
     assert forked(signalled) == 128 + number
@@ -419,28 +456,6 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(images, uni
     assert (tmp_path / 'experiments/run/training_states/3.state').is_file()
     assert forked(run, tmp_path, path, '--auto_resume') == 0
     assert final_state(tmp_path) == uninterrupted('SRModel')
-
-
-def _rank_signalled(path: str) -> None:
-    torch.set_num_threads(1)
-    if os.environ['RANK'] == '1':
-        original, calls = torch.optim.Adam.step, [0]
-
-        def step(self, *arguments):
-            calls[0] += 1
-            if calls[0] == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return original(self, *arguments)
-
-        torch.optim.Adam.step = step
-    assert main(['train', '-opt', path, '--launcher', 'pytorch']) == 128 + signal.SIGTERM
-
-
-def test_ranks_stop_together_when_one_is_asked(images, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    on_ranks(2, _rank_signalled, str(write_options(tmp_path / 'o.yml', make_options(images, 'SRModel'))))
-    saved = [int(p.stem) for p in Path('experiments/run/training_states').iterdir()]
-    assert max(saved) in (2, 3)
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
@@ -479,11 +494,36 @@ def test_out_of_memory_names_what_to_lower(images, tmp_path, monkeypatch, capsys
     def explode(*_):
         raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
-    monkeypatch.setattr('torch.nn.L1Loss.forward', explode)
     monkeypatch.setattr('basicsr.losses.basic_loss.L1Loss.forward', explode)
-    assert main(['train', '-opt', str(write_options(tmp_path / 'o.yml', sr_options(images)))]) == 2
+    options = sr_options(images, model_type='TrainingModel')
+    assert main(['train', '-opt', str(write_options(tmp_path / 'o.yml', options))]) == 2
     error = capsys.readouterr().err
     assert (
-        'Out of memory with datasets.train.batch_size_per_gpu: 2, datasets.train.gt_size: 16, train.accumulate: 1'
-        in error
+        'Out of memory with datasets.train.batch_size_per_gpu: 2, datasets.train.gt_size: 16, train.accumulate: 1, '
+        'train.precision: fp32. Lower the batch' in error
     )
+
+
+def test_out_of_memory_names_only_what_the_model_has(images):
+    options = {**sr_options(images), 'is_train': True}
+    found = out_of_memory.message(options)
+    assert 'train.accumulate: 1' not in found and 'model_type: TrainingModel, which has train.accumulate' in found
+    found = out_of_memory.message({**real_esrgan_options(images), 'is_train': True, 'gt_size': 32})
+    assert ', gt_size: 32' in found and 'accumulate' not in found
+    found = out_of_memory.message({**options, 'is_train': False, 'val': {'tile': 64}})
+    assert found == 'Out of memory with val.tile: 64. Lower val.tile.'
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (MemoryError(), True),
+        (torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate'), True),
+        (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'), True),
+        (RuntimeError('cuDNN error: CUDNN_STATUS_ALLOC_FAILED'), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError('shape mismatch'), False),
+    ],
+)
+def test_how_memory_runs_out(error, expected):
+    assert out_of_memory.is_out_of_memory(error) is expected

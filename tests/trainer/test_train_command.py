@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 import yaml
 from run_helpers import (
     assert_same_weights,
+    forked,
     gan_options,
     log_text,
     network_weights,
     on_ranks,
+    real_esrgan_options,
     sr_options,
     write_options,
     write_pairs,
@@ -132,6 +135,35 @@ def test_the_test_command_scores_saved_weights(root):
     assert len(list((root / 'results/scored/visualization/val').glob('*.png'))) == 5
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_test_at_once(root, capfd, number):
+    train(root, sr_options(root), '--force_yml', 'train:total_iter=1')
+    options = sr_options(root, name='scored')
+    options['datasets'] = {'test_1': options['datasets']['val']}
+    options['path'] = {'pretrain_network_g': 'experiments/run/models/net_g_latest.pth'}
+    options['val'] = {'save_img': False, 'metrics': options['val']['metrics']}
+    for key in ('train', 'logger'):
+        options.pop(key)
+    path = str(write_options(root / 't.yml', options))
+
+    def signalled() -> int:
+        from basicsr.models.sr_model import SRModel
+
+        original = SRModel.feed_data
+
+        def feed_data(self, data):
+            os.kill(os.getpid(), number)
+            original(self, data)
+
+        SRModel.feed_data = feed_data
+        return main(['test', '-opt', path])
+
+    # Python answers Ctrl-C itself, and leaves SIGTERM to the system
+    assert forked(signalled) == (130 if number == signal.SIGINT else -signal.SIGTERM)
+    error = capfd.readouterr().err
+    assert 'Traceback' not in error and ('basicsr test: interrupted' in error) == (number == signal.SIGINT)
+
+
 def test_debug_mode_uses_a_name_of_its_own(root):
     train(root, sr_options(root), '--debug')
     assert (root / 'experiments/debug_run').is_dir()
@@ -158,30 +190,7 @@ def test_stock_real_esrgan_model_trains_on_the_cpu(root, photos):
 def test_stock_real_esrgan_degrades_on_the_cpu(root, photos):
     """The second-order degradation of its own dataset, on the CPU."""
     write_pairs(root, photos, size=96)
-    options = gan_options(root, 'RealESRGANModel')
-    kernel = {
-        'blur_kernel_size': 21,
-        'kernel_list': ['iso', 'aniso'],
-        'kernel_prob': [0.5, 0.5],
-        'sinc_prob': 0.1,
-        'blur_sigma': [0.2, 3],
-        'betag_range': [0.5, 4],
-        'betap_range': [1, 2],
-    }
-    (root / 'meta.txt').write_text(''.join(f'{p.name}\n' for p in sorted((root / 'hr').iterdir())))
-    options['datasets']['train'] = {
-        'name': 'train', 'type': 'RealESRGANDataset', 'dataroot_gt': str(root / 'hr'), 'meta_info': str(root / 'meta.txt'),
-        'io_backend': {'type': 'disk'}, **kernel, **{f'{k}2': v for k, v in kernel.items()}, 'final_sinc_prob': 0.8,
-        'gt_size': 64, 'use_hflip': True, 'use_rot': False, 'num_worker_per_gpu': 0, 'batch_size_per_gpu': 2,
-    }  # fmt: skip
-    degradation = {
-        'resize_prob': [0.2, 0.7, 0.1], 'resize_range': [0.5, 1.5], 'gaussian_noise_prob': 0.5, 'noise_range': [1, 30],
-        'poisson_scale_range': [0.05, 3], 'gray_noise_prob': 0.4, 'jpeg_range': [30, 95], 'second_blur_prob': 0.8,
-    }  # fmt: skip
-    second = {key + '2': value for key, value in degradation.items() if key != 'second_blur_prob'}
-    options.update(
-        degradation, **second, gt_size=64, queue_size=4, l1_gt_usm=True, percep_gt_usm=True, gan_gt_usm=False
-    )
+    options = real_esrgan_options(root, gt_size=64)
     train(root, options, '--force_yml', 'train:total_iter=3')
     assert network_weights(root)
 
@@ -222,15 +231,6 @@ def test_stock_models_train_resume_and_validate_on_two_ranks(root, make_options)
     assert 'Resuming training from epoch: 1, iter: 4' in log
     assert 'Validation val' in log
     assert torch.load(root / 'experiments/run/training_states/6.state', weights_only=True)['iter'] == 6
-
-
-def test_torchrun_starts_two_ranks(root):
-    path = write_options(root / 'o.yml', sr_options(root))
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
-    command += ['-m', 'basicsr_ext', 'train', '-opt', str(path), '--launcher', 'pytorch']
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, env=_environment())
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert '2 ranks' in log_text(root / 'experiments/run')
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

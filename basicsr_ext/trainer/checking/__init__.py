@@ -21,8 +21,10 @@ def check_options(
     launcher: str | None = 'none',
     auto_resume: bool = False,
     rehearse: bool = False,
+    thorough: bool = False,
+    ranks: int | None = None,
 ) -> Report:
-    """Checks options as far as that is quick; makes nothing, and builds nothing large.
+    """Checks options; makes nothing, and builds nothing large.
 
     Args:
         source: The options.
@@ -32,6 +34,8 @@ def check_options(
         auto_resume: Whether the run goes on from the experiment's newest state, if there is one.
         rehearse: Run every metric on an image of validation, where nothing else is wrong: one that lacks its weights shall
             not fail after hours.
+        thorough: Open datasets even where that may take minutes, for tens of thousands of files.
+        ranks: How many there will be; default: what the launcher says.
 
     Returns:
         All problems and warnings; raising is left to the caller.
@@ -51,15 +55,18 @@ def check_options(
     from basicsr_ext.trainer.checking.models import check_model
     from basicsr_ext.trainer.checking.rehearsal import rehearse_metrics
     from basicsr_ext.trainer.checking.shapes import check_shapes
+    from basicsr_ext.trainer.checking.weights import check_weights
 
     datasets = check_datasets(report)
     networks = check_model(report)
     metrics = check_metrics(report)
 
     states = root / 'experiments' / f'{report.get("name")}' / 'training_states'
-    check_files(report, root, resumes=auto_resume and report.is_sound('name') and any(states.glob('*.state')))
+    resumes = auto_resume and report.is_sound('name') and any(p.stem.isdecimal() for p in states.glob('*.state'))
+    check_files(report, root, resumes)
+    check_weights(report, resumes or report.get('path', 'resume_state') is not None)
 
-    opened = {name: open_contents(report, name, dataset) for name, dataset in datasets.items()}
+    opened = {name: open_contents(report, name, dataset, thorough) for name, dataset in datasets.items()}
     contents = {name: found for name, found in opened.items() if found is not None}
     if launcher is not None:
         impossible.check_devices(report, launcher)
@@ -67,9 +74,9 @@ def check_options(
     impossible.check_validation(report, datasets, metrics)
     check_shapes(report, networks, contents)
     if is_train:
-        impossible.check_training(report, contents, impossible.world_size(launcher or 'none'))
+        impossible.check_training(report, contents, ranks or impossible.world_size(launcher or 'none'))
         if not auto_resume:
             impossible.check_resuming(report, root)
     if rehearse and not report.problems:
-        rehearse_metrics(report, {name: held.dataset for name, held in contents.items()})
+        rehearse_metrics(report)
     return report

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
+from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock, reason
 from basicsr_ext.trainer.checking.networks import check_network
 from basicsr_ext.trainer.checking.problems import KeyPath, brief, found
 from basicsr_ext.trainer.checking.report import Report
@@ -39,7 +39,7 @@ def check_annotated(report: Report, path: KeyPath, annotation: Any) -> None:
             TypeAdapter(annotation).validate_python(value)
         except ValidationError as error:
             for problem in error.errors()[:1]:
-                report.error(path, f'{_lower(problem["msg"].removeprefix("Value error, "))}, found {found(value)}.')
+                report.error(path, f'{reason(problem)}, found {found(value)}.')
 
 
 def check_block(
@@ -56,7 +56,9 @@ def check_block(
     """
     for keys, message in structure.problems_of({**block, **added}):
         where = tuple(keys) if keys and keys[0] in added else (*path, *keys)
-        report.error(where, brief_end(message))
+        report.error(
+            where, brief_end(message) + (report.base_hint(where) if message.startswith('unknown option') else '')
+        )
     for keys, role in _roles(structure, block, ()):
         value = report.get(*path, *keys)
         if role is IS_PATH and isinstance(value, str):
@@ -81,6 +83,11 @@ def _structure_of(annotation: Any) -> tuple[type[OptionBlock] | None, bool]:
     return (structures[0] if structures else None), type(None) in members
 
 
+def _structure_of_values(annotation: Any) -> type[OptionBlock] | None:
+    """The structure of the blocks of a mapping from names to blocks."""
+    return _structure_of(typing.get_args(annotation)[1])[0] if typing.get_origin(annotation) is dict else None
+
+
 def _roles(structure: type[OptionBlock], block: Any, path: KeyPath) -> list[tuple[KeyPath, object]]:
     """Which of a block's options are paths and networks, also in blocks within it."""
     roles: list[tuple[KeyPath, object]] = []
@@ -88,8 +95,12 @@ def _roles(structure: type[OptionBlock], block: Any, path: KeyPath) -> list[tupl
         if not isinstance(block, Mapping) or block.get(name) is None:
             continue
         inner, _ = _structure_of(information.annotation)
+        named = _structure_of_values(information.annotation)
         if inner is not None:
             roles += _roles(inner, block[name], (*path, name))
+        elif named is not None and isinstance(block[name], Mapping):
+            for key, value in block[name].items():
+                roles += _roles(named, value, (*path, name, key))
         elif IS_PATH in information.metadata or _holds_path(information.annotation):
             roles.append(((*path, name), IS_PATH))
         elif IS_NETWORK in information.metadata:
@@ -99,7 +110,3 @@ def _roles(structure: type[OptionBlock], block: Any, path: KeyPath) -> list[tupl
 
 def _holds_path(annotation: Any) -> bool:
     return annotation is Path or any(_holds_path(member) for member in typing.get_args(annotation))
-
-
-def _lower(message: str) -> str:
-    return message[0].lower() + message[1:]

@@ -1,4 +1,4 @@
-"""What datasets hold: opened as a run opens them, where that takes no long look at the disk."""
+"""What datasets hold: opened as a run opens them; before a run only where that takes no long look at the disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from basicsr_ext.trainer.checking.registries import origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.structure import phase_of
 
-_MANY = 2000  # files; BasicSR compares every name with every other
-_HEADERS = 200
+_MANY = 10_000  # files; BasicSR compares every name with every other
 # The others of BasicSR's read images as soon as they are made, or give no reason to look.
 _QUICK_STOCK = (
     'PairedImageDataset',
@@ -47,8 +46,8 @@ class Contents:
         dataset: The dataset.
         length: Number of its samples, before ``dataset_enlarge_ratio``.
         is_paired: Whether it is one of BasicSR's that cut GT and LQ images alike.
-        smallest_gt: The GT image with the shortest side, among those looked at; ``None`` where none was.
-        mismatch: About the first pair whose sizes do not fit; ``None`` where all looked at do.
+        smallest_gt: The GT image with the shortest side; ``None`` where none was looked at.
+        mismatch: About the first pair whose sizes do not fit; ``None`` where all do.
         channels: Of the images that it gives; ``None`` where that is not known.
         has_gt: Whether its samples have GT images.
     """
@@ -62,40 +61,43 @@ class Contents:
     has_gt: bool = False
 
 
-def open_contents(report: Report, name: str, dataset: type) -> Contents | None:
-    """Opens a dataset where that is quick; notes a problem where it cannot be opened.
+def open_contents(report: Report, name: str, dataset: type, thorough: bool = False) -> Contents | None:
+    """Opens a dataset; notes a problem where it cannot be opened.
 
     Args:
         report: Takes the problem.
         name: Of the dataset's block.
         dataset: Its class.
+        thorough: Open it even where that may take long.
 
     Returns:
         What it holds; ``None`` where it was not opened.
     """
     path = ('datasets', name)
     ours = origin(dataset) == 'ours' and hasattr(dataset, 'options_type')
-    if not ours and not (origin(dataset) == 'stock' and dataset.__name__ in _QUICK_STOCK):
+    is_read = ours or (origin(dataset) == 'stock' and dataset.__name__ in _QUICK_STOCK)
+    if not report.is_sound(*path) or not report.is_sound('scale'):
         return None
-    if not report.is_sound(*path) or not report.is_sound('scale') or not _is_quick(report, path):
+    if not thorough and not (is_read and _is_quick(report, path)):
         return None
     opened = open_dataset(report, name, dataset)
     if opened is None:
         return None
+    report.opened[name] = opened
     try:
         contents = Contents(
             opened,
             len(opened),
             is_paired=dataset.__name__ in _PAIRED and not ours,
-            channels=_channels(opened, ours),
-            has_gt=report.get(*path, 'dataroot_gt') is not None,
+            channels=_channels(opened, ours) if is_read else None,
+            has_gt=report.get(*path, 'dataroot_gt') is not None or getattr(opened, 'gt_store', None) is not None,
         )
         if contents.length == 0:
             report.error(path, 'expected images, found none.')
             return None
         if contents.is_paired and phase_of(name) == 'train':
             _measure(contents, report, path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: somebody's dataset that does not tell its length
         report.error(path, f'{dataset.__name__} cannot be read ({brief(error)}).')
         return None
     return contents
@@ -145,7 +147,7 @@ def _has_few_files(folder: str) -> bool:
 
 def _measure(contents: Contents, report: Report, path: KeyPath) -> None:
     scale = report.values.get('scale', 1)
-    for name, gt, lq in islice(_sizes(contents.dataset, report.get(*path, 'io_backend', 'type') == 'lmdb'), _HEADERS):
+    for name, gt, lq in _sizes(contents.dataset, report.get(*path, 'io_backend', 'type') == 'lmdb'):
         if contents.smallest_gt is None or (min(gt), name) < (
             min(contents.smallest_gt.size),
             contents.smallest_gt.name,

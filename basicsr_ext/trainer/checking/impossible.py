@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from basicsr.models.video_base_model import VideoBaseModel
+from basicsr.utils.registry import MODEL_REGISTRY
+
 from basicsr_ext.errors import UserError
+from basicsr_ext.trainer.checking import structure
 from basicsr_ext.trainer.checking.contents import Contents
 from basicsr_ext.trainer.checking.metrics import compares
 from basicsr_ext.trainer.checking.problems import KeyPath, brief, known_names
-from basicsr_ext.trainer.checking.registries import origin
+from basicsr_ext.trainer.checking.registries import look_up, origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.stock_datasets import WITHOUT_GT
 from basicsr_ext.trainer.checking.structure import network_keys, phase_of
@@ -37,9 +41,8 @@ def check_devices(report: Report, launcher: str) -> None:
 
 
 def check_training(report: Report, contents: Mapping[str, Contents], ranks: int) -> None:
-    """Checks batch, crop and schedule against each other and against the data."""
+    """Checks batch and crop against each other and against the data."""
     _check_epoch(report, contents, ranks)
-    _check_schedule(report)
     _check_degradation(report)
 
 
@@ -49,12 +52,8 @@ def check_loaders(report: Report) -> None:
         path, block = ('datasets', name), report.block('datasets', name)
         # BasicSR gives validation no workers, whatever the options say.
         workers = block.get('num_worker_per_gpu') if phase_of(name) == 'train' else 0
-        if block.get('persistent_workers') is True and workers == 0:
+        if block.get('persistent_workers') is True and not workers:
             report.error((*path, 'persistent_workers'), 'expected false, since this loader has no workers.')
-        if block.get('persistent_workers') is True and block.get('prefetch_mode') == 'cpu':
-            report.error(
-                (*path, 'prefetch_mode'), 'expected cuda or ~: with persistent workers, BasicSR hangs in mode cpu.'
-            )
         on_gpu = report.get('num_gpu') != 0 and phase_of(name) == 'train'
         if block.get('prefetch_mode') == 'cuda' and block.get('pin_memory') is not True and on_gpu:
             report.error((*path, 'pin_memory'), 'expected true, since prefetch_mode is cuda.')
@@ -74,12 +73,19 @@ def check_validation(report: Report, datasets: Mapping[str, type], metrics: Mapp
             continue
         message = f'expected GT images, which {", ".join(comparing)} in val.metrics compare with, but {reason}.'
         report.error(('datasets', name), message)
+    model = look_up(MODEL_REGISTRY, str(report.get('model_type')))
+    if metrics and isinstance(model, type) and issubclass(model, VideoBaseModel) and report.get('num_gpu') == 0:
+        report.error(('num_gpu',), f'expected GPUs, since {model.__name__} gathers val.metrics there, found 0.')
     best = report.get('logger', 'keep_best')
     known = report.block('val', 'metrics')
     if isinstance(best, str) and best not in known:
         report.error(
             ('logger', 'keep_best'),
             f'expected the name of one of val.metrics, found {brief(best)}; {known_names(best, known)}',
+        )
+    elif isinstance(best, str) and not any(phase_of(name) == 'val' for name in structure.datasets(report)):
+        report.error(
+            ('logger', 'keep_best'), 'expected a dataset such as datasets.val, on which to find the best, found none.'
         )
 
 
@@ -91,8 +97,8 @@ def check_resuming(report: Report, root: Path) -> None:
         return
     state = Path(value).expanduser().resolve()
     folder = root / 'experiments' / name
-    if state.parent != folder / 'training_states' or not state.stem.isdigit():
-        expected = folder / 'training_states' / f'{state.stem if state.stem.isdigit() else "<iteration>"}.state'
+    if state.parent != folder / 'training_states' or not state.stem.isdecimal():
+        expected = folder / 'training_states' / f'{state.stem if state.stem.isdecimal() else "<iteration>"}.state'
         report.error(
             ('path', 'resume_state'),
             f'expected a training state of this experiment, such as {expected}, found {state}. To start another run from its '
@@ -139,24 +145,6 @@ def _check_epoch(report: Report, contents: Mapping[str, Contents], ranks: int) -
         report.error((*path, 'gt_size'), f'expected a multiple of scale ({scale}), found {size}.')
     if train.mismatch is not None:
         report.error((*path, 'dataroot_lq'), train.mismatch)
-
-
-def _check_schedule(report: Report) -> None:
-    total = report.get('train', 'total_iter')
-    for key, block in report.block('train').items():
-        if not str(key).startswith('scheduler') or not isinstance(block, Mapping) or not report.is_sound('train'):
-            continue
-        periods = block.get('periods')
-        steps = block.get('total_steps')
-        if isinstance(steps, int) and steps < total:
-            report.error(
-                ('train', key, 'total_steps'), f'expected train.total_iter ({int(total)}) at least, found {steps}.'
-            )
-        if block.get('type') == 'CosineAnnealingRestartLR' and sum(periods) < total - 1:
-            report.error(
-                ('train', key, 'periods'),
-                f'expected periods that cover the {int(total):,} iterations of train.total_iter, found {sum(periods):,}.',
-            )
 
 
 def _check_degradation(report: Report) -> None:

@@ -56,12 +56,10 @@ def integer(least: float = -math.inf, most: float = math.inf) -> Kind:
     )
 
 
-def whole(least: float = -math.inf, most: float = 10**12) -> Kind:
-    """A whole number, also written as 5e3."""
-    return Kind(
-        f'a whole number{_range(least, math.inf if most == 10**12 else most)}',
-        lambda value: _is_number(value) and _finite(value) and value == int(value) and least <= value <= most,
-    )
+def whole(least: float = -math.inf) -> Kind:
+    """A whole number, also written as 5e3; none that no run would reach."""
+    written, numeric = integer(least), number(least, 10**12)
+    return Kind(written.expected, lambda value: numeric.accepts(value) and value == int(value))
 
 
 def one_of(*values: Any) -> Kind:
@@ -133,6 +131,7 @@ def _is_template(value: Any) -> bool:
 ANY = Kind('any value', lambda value: True)
 FLAG = Kind('true or false', lambda value: isinstance(value, bool))
 TEXT = Kind('a text', _is_text)
+MAYBE_EMPTY = Kind('a text', lambda value: isinstance(value, str) and '\0' not in value)
 NAME = Kind('a name that can be a folder (no slashes, at most 150 characters)', _is_name)
 CLASS = Kind(
     'the name of a class or function', lambda value: _is_text(value) and value.isprintable() and len(value) <= 100

@@ -20,7 +20,7 @@ from basicsr_ext.trainer.checking.signatures import check_arguments
 
 # 1.4.2 knows l2 too, and fails with it: torch has no L2loss.
 _PERCEPTUAL_CRITERIA = ('l1', 'fro')
-_PIXEL_KEYS = ('pixel_opt', 'ldl_opt')
+_PIXEL_KEYS = ('pixel_opt', 'ldl_opt', 'pixel_p_opt', 'down_opt')
 _ROLES = (
     (('L1Loss', 'MSELoss', 'CharbonnierLoss'), _PIXEL_KEYS),
     (('PerceptualLoss',), ('perceptual_opt',)),
@@ -45,7 +45,9 @@ def check_loss(report: Report, path: KeyPath) -> None:
 
 
 def _check_role(report: Report, path: KeyPath, loss: Any) -> None:
-    """Checks that one of BasicSR's losses stands where its arguments are given."""
+    """Checks that a loss gives a single number, and that one of BasicSR's stands where its arguments are given."""
+    if path[-1] in _PIXEL_KEYS and origin(loss) != 'other' and report.get(*path, 'reduction') == 'none':
+        report.error((*path, 'reduction'), 'expected mean or sum, since training needs a single number, found none.')
     if origin(loss) != 'stock':
         return
     for losses, keys in _ROLES:
@@ -54,8 +56,6 @@ def _check_role(report: Report, path: KeyPath, loss: Any) -> None:
                 (*path, 'type'),
                 f'expected a loss such as {losses[0]}, found {loss.__name__}, which compares something else.',
             )
-    if path[-1] in _PIXEL_KEYS and report.get(*path, 'reduction') == 'none':
-        report.error((*path, 'reduction'), 'expected mean or sum, since training needs a single number, found none.')
 
 
 def _try_to_build(report: Report, path: KeyPath, loss: Any) -> None:

@@ -44,6 +44,9 @@ def check_metrics(report: Report) -> dict[str, Any]:
             report.error(
                 (*path, 'type'), f'{function.__name__} takes tensors, and validation gives arrays: use {other}.'
             )
+        better = getattr(function, 'better', None)
+        if report.is_train and better and report.block(*path).get('better', 'higher') != better:
+            report.error((*path, 'better'), f'{function.__name__} is better when {better}: set better: {better}.')
         if hasattr(function, 'check_ready') and report.is_sound(*path):
             try:
                 function.check_ready(

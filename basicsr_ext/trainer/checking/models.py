@@ -7,16 +7,19 @@ from typing import Any
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
+from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
+from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.inference_options import InferenceOptions
 from basicsr_ext.trainer.checking import stock_frame
 from basicsr_ext.trainer.checking.blocks import check_annotated
 from basicsr_ext.trainer.checking.kinds import ANY, BLOCK
 from basicsr_ext.trainer.checking.losses import check_loss
 from basicsr_ext.trainer.checking.networks import check_network
 from basicsr_ext.trainer.checking.optimizers import check_optimizer, check_scheduler
-from basicsr_ext.trainer.checking.registries import find_registered, origin
+from basicsr_ext.trainer.checking.registries import find_registered, look_up, origin, registered_names
 from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.stock_models import DEGRADATION, MODELS, ModelKeys
+from basicsr_ext.trainer.checking.stock_models import DEGRADATION, INFERENCE, MODELS, ModelKeys
 from basicsr_ext.trainer.checking.structure import network_keys
 
 
@@ -33,10 +36,13 @@ def keys_of(model: type) -> ModelKeys:
         if origin(cls) == 'ours':
             return ModelKeys(
                 networks=cls.network_names,
+                optional_networks=cls.optional_network_names,
                 losses=cls.loss_keys,
                 any_loss=cls.loss_keys,
                 players=cls.player_names,
-                schedulers=cls.player_names,
+                optional_players=cls.optional_player_names,
+                schedulers=(*cls.player_names, *cls.optional_player_names),
+                val=INFERENCE,
             )
     return ModelKeys()
 
@@ -59,13 +65,15 @@ def check_model(report: Report) -> dict[str, nn.Module]:
     built = {key: check_network(report, (key,)) for key in network_keys(report)}
     networks = {key: network for key, network in built.items() if network is not None}
     if model is None:
+        _check_without_model(report)
         return networks
-    keys, name, lenient = keys_of(model), model.__name__, origin(model) == 'other'
-    _check_top(report, keys, name, lenient)
-    _check_val(report, keys, name, lenient)
+    keys, name = keys_of(model), model.__name__
+    _check_top(report, keys, name)
+    _check_val(report, keys, name)
     if report.is_train and isinstance(report.get('train'), dict):
-        _check_train(report, keys, train_blocks(model), name, lenient)
-    blocks = [('train',), ('datasets',), ('model_type',)]
+        _check_train(report, keys, train_blocks(model), name)
+    _check_unknown(report, keys, model)
+    blocks = [('train',), ('datasets',), ('model_type',), ('network_g',)]
     if report.is_train and hasattr(model, 'check_together') and all(report.is_sound(*path) for path in blocks):
         try:
             model.check_together(report.values)
@@ -74,7 +82,45 @@ def check_model(report: Report) -> dict[str, nn.Module]:
     return networks
 
 
-def _check_top(report: Report, keys: ModelKeys, name: str, lenient: bool) -> None:
+def _check_without_model(report: Report) -> None:
+    """Checks what can be known of the blocks of an unknown model, and keys by the model that was probably meant."""
+    for key, value in report.block('train').items() if report.is_train else ():
+        if value and str(key).endswith('_opt'):
+            check_loss(report, ('train', key))
+        elif value and str(key).startswith('optim_'):
+            check_optimizer(report, ('train', key), 'training')
+    for key, value in report.block('train').items() if report.is_train else ():
+        if value and str(key).startswith('scheduler'):
+            check_scheduler(report, ('train', key), 'training')
+    closest = look_up(MODEL_REGISTRY, closest_name(report.get('model_type'), registered_names(MODEL_REGISTRY)) or '')
+    if closest is not None:
+        _check_unknown(report, keys_of(closest), closest)
+
+
+def _check_unknown(report: Report, keys: ModelKeys, model: type) -> None:
+    """Checks that the whole file, ``train`` and ``val`` have no keys but those that a model reads."""
+    name, lenient = model.__name__, origin(model) == 'other'
+    unread = [key for key in keys.unread if '.' not in key]
+    networks = [f'network_{letter}' for letter in (*keys.networks, *keys.optional_networks)]
+    nulls = [key for key, value in report.values.items() if value is None and str(key).startswith('network_')]
+    known = [*stock_frame.TOP, *keys.top, *networks]
+    _warn_of_unread(report, [*stock_frame.TOP_UNREAD, *unread], name)
+    report.check_unknown((), [*known, *stock_frame.TOP_UNREAD, *unread, *nulls], name, lenient, suggestions=known)
+    report.check_unknown(('val',), {**stock_frame.VAL, **keys.val}, name, lenient)
+    if not report.is_train:
+        return
+    unread = [key.removeprefix('train.') for key in keys.unread if key.startswith('train.')]
+    known = [*stock_frame.TRAIN, *keys.train, *train_blocks(model), *keys.losses]
+    known += [f'optim_{player}' for player in (*keys.players, *keys.optional_players)]
+    known += [f'scheduler_{player}' for player in keys.schedulers]
+    _warn_of_unread(report, unread, name, 'train')
+    elsewhere = (
+        dict.fromkeys(TrainingModel.train_blocks, 'model_type: TrainingModel has it.') if name == 'SRModel' else {}
+    )
+    report.check_unknown(('train',), [*known, *unread], name, lenient, suggestions=known, elsewhere=elsewhere)
+
+
+def _check_top(report: Report, keys: ModelKeys, name: str) -> None:
     report.check_values((), keys.top)
     if report.is_train:
         degrades = report.get('high_order_degradation') is not False
@@ -87,15 +133,9 @@ def _check_top(report: Report, keys: ModelKeys, name: str, lenient: bool) -> Non
     for key in keys.of_network:
         if isinstance(report.get(network), dict) and key not in report.block(network):
             report.missing((network, key), ANY, name)
-    unread = [key for key in keys.unread if '.' not in key]
-    networks = [f'network_{letter}' for letter in keys.networks]
-    nulls = [key for key, value in report.values.items() if value is None and str(key).startswith('network_')]
-    known = [*stock_frame.TOP, *keys.top, *networks]
-    _warn_of_unread(report, [*stock_frame.TOP_UNREAD, *unread], name)
-    report.check_unknown((), [*known, *stock_frame.TOP_UNREAD, *unread, *nulls], name, lenient, suggestions=known)
 
 
-def _check_train(report: Report, keys: ModelKeys, blocks: dict[str, Any], name: str, lenient: bool) -> None:
+def _check_train(report: Report, keys: ModelKeys, blocks: dict[str, Any], name: str) -> None:
     train = report.block('train')
     report.check_values(('train',), keys.train)
     report.check_needed(('train',), keys.train, by=name)
@@ -109,29 +149,33 @@ def _check_train(report: Report, keys: ModelKeys, blocks: dict[str, Any], name: 
     if keys.any_loss and not any(train.get(key) for key in keys.any_loss):
         message = f'{name} needs a loss: expected {" or ".join(keys.any_loss)}, found neither.'
         report.error(('train', keys.any_loss[0]), message)
-    for player in keys.players:
-        check_optimizer(report, ('train', f'optim_{player}'), name)
-    schedulers = [f'scheduler_{player}' for player in keys.schedulers if train.get(f'scheduler_{player}')]
-    if len(schedulers) < len(keys.players):
-        schedulers.append('scheduler')
-    for key in schedulers:
-        check_scheduler(report, ('train', key), name)
+    players = [*keys.players, *(player for player in keys.optional_players if train.get(f'optim_{player}'))]
+    optimizers = {player: check_optimizer(report, ('train', f'optim_{player}'), name) for player in players}
+    shared = []  # those without a scheduler of their own
+    for player, optimizer in optimizers.items():
+        if player in keys.schedulers and train.get(f'scheduler_{player}'):
+            check_scheduler(report, ('train', f'scheduler_{player}'), name, [optimizer])
+        else:
+            shared.append(optimizer)
+    for player in keys.schedulers:
+        if player not in optimizers and train.get(f'scheduler_{player}'):
+            check_scheduler(report, ('train', f'scheduler_{player}'), name)
+    if shared or train.get('scheduler'):
+        check_scheduler(report, ('train', 'scheduler'), name, shared)
 
-    unread = [key.removeprefix('train.') for key in keys.unread if key.startswith('train.')]
-    known = [*stock_frame.TRAIN, *keys.train, *blocks, *keys.losses, *(f'optim_{player}' for player in keys.players)]
-    known += [f'scheduler_{player}' for player in keys.schedulers]
-    _warn_of_unread(report, unread, name, 'train')
-    report.check_unknown(('train',), [*known, *unread], name, lenient, suggestions=known)
 
-
-def _check_val(report: Report, keys: ModelKeys, name: str, lenient: bool) -> None:
+def _check_val(report: Report, keys: ModelKeys, name: str) -> None:
     if report.get('val') is None and keys.needs_val:
         report.missing(('val',), BLOCK, name)
     if not isinstance(report.get('val'), dict):
         return
     report.check_values(('val',), keys.val)
     report.check_needed(('val',), keys.val, by=name)
-    report.check_unknown(('val',), {**stock_frame.VAL, **keys.val}, name, lenient)
+    tile, overlap = (report.get('val', key) for key in ('tile', 'overlap'))
+    if 'tile' in keys.val and tile is not None and report.is_sound('val', 'tile') and report.is_sound('val', 'overlap'):
+        overlap = InferenceOptions.model_fields['overlap'].default if overlap is None else overlap
+        if overlap >= tile:
+            report.error(('val', 'overlap'), f'expected less than tile ({tile}), found {overlap}.')
     if report.is_train and not keys.saves_in_training and report.get('val', 'save_img') is True:
         report.error(('val', 'save_img'), f'expected false, since {name} saves no images during training.')
 

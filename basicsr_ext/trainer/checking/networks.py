@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.trainer.checking.kinds import integer
+from basicsr_ext.trainer.checking.kinds import CLASS, integer
 from basicsr_ext.trainer.checking.problems import KeyPath, brief, found
-from basicsr_ext.trainer.checking.registries import find_registered, origin
+from basicsr_ext.trainer.checking.registries import find_registered, look_up, origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.signatures import arguments_of, check_arguments
 
@@ -26,6 +27,7 @@ _MAX_TENSORS = 20_000
 # Arguments of BasicSR's networks that say how often a block is repeated.
 _DEPTHS = ('num_block', 'num_blocks', 'num_group', 'num_conv', 'num_extract_block', 'num_reconstruct_block', 'depths')
 _DEPTH = integer(0, 1000)
+_EXTRACTOR = 'VGGFeatureExtractor'  # reads the weights of a VGG, or downloads them
 _INITIALISERS = {function for name, function in vars(nn.init).items() if callable(function) and name.endswith('_')}
 
 
@@ -59,13 +61,15 @@ class _WithoutMemory(TorchFunctionMode):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallows what constructors print and warn of, and puts torch's generator back as it was."""
-    state = torch.get_rng_state()
+    """Swallows what constructors print, log and warn of, and puts torch's generator back as it was."""
+    state, logging_disabled = torch.get_rng_state(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter('ignore')
             yield
     finally:
+        logging.disable(logging_disabled)
         torch.set_rng_state(state)
 
 
@@ -93,6 +97,8 @@ def build_without_memory(network: Callable[..., nn.Module], arguments: Mapping[s
 def check_network(report: Report, path: KeyPath) -> nn.Module | None:
     """Checks a network option: its type, its arguments, and that they make a network.
 
+    Arguments that are network options themselves are checked alike.
+
     Returns:
         The network, without memory for its weights and less deep where it repeats itself; ``None`` where something is
         wrong, or where it was not built.
@@ -101,18 +107,54 @@ def check_network(report: Report, path: KeyPath) -> nn.Module | None:
     if network is None:
         return None
     check_arguments(report, path, network, lenient=origin(network) == 'other')
-    if not report.is_sound(*path) or origin(network) == 'other' or _loads_files(network):
+    for name in arguments_of(network).networks:
+        if report.is_sound(*path, name) and report.get(*path, name) is not None:
+            if 'type' in report.block(*path, name):
+                report.check_value((*path, name, 'type'), report.get(*path, name, 'type'), CLASS)
+                check_network(report, (*path, name))
+            else:
+                report.missing((*path, name, 'type'), CLASS)
+    if network.__name__ == _EXTRACTOR and path == ('network_g',):
+        report.error(
+            (*path, 'type'), f'expected a network that makes images, found {_EXTRACTOR}, which makes features.'
+        )
+    if not report.is_sound(*path) or not _can_be_built(report, path):
         return None
-    arguments = {key: value for key, value in report.block(*path).items() if key != 'type'}
-    if origin(network) == 'stock':
-        arguments = _less_deep(report, path, arguments)
+    arguments = _less_deep(report, path, network)
     return _try_to_build(report, path, network, arguments) if report.is_sound(*path) else None
 
 
-def _less_deep(report: Report, path: KeyPath, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Lowers the numbers of alike blocks: what can be wrong with hundreds of them is wrong with two."""
+def build_whole(report: Report, path: KeyPath) -> nn.Module | None:
+    """Builds a network that :func:`check_network` found sound, as deep as it is; ``None`` where it cannot be built here."""
+    if not _can_be_built(report, path):
+        return None
+    options = dict(report.block(*path))
+    try:
+        return build_without_memory(look_up(ARCH_REGISTRY, options.pop('type')), options)
+    except RuntimeError:
+        return None  # as below
+
+
+def _can_be_built(report: Report, path: KeyPath) -> bool:
+    """Whether a network, and those within it, are of classes that are safe to build, without files."""
+    network = look_up(ARCH_REGISTRY, report.get(*path, 'type'))
+    inner = [name for name in arguments_of(network).networks if report.get(*path, name) is not None]
+    return (
+        origin(network) != 'other'
+        and not _loads_files(network)
+        and all(_can_be_built(report, (*path, name)) for name in inner)
+    )
+
+
+def _less_deep(report: Report, path: KeyPath, network: Any) -> dict[str, Any]:
+    """Arguments with lower numbers of alike blocks: what can be wrong with hundreds of them is wrong with two."""
+    arguments = {key: value for key, value in report.block(*path).items() if key != 'type'}
     lowered = dict(arguments)
-    for key in set(_DEPTHS) & set(arguments):
+    for name in arguments_of(network).networks:
+        if arguments.get(name) is not None:
+            within = look_up(ARCH_REGISTRY, arguments[name]['type'])
+            lowered[name] = {'type': arguments[name]['type'], **_less_deep(report, (*path, name), within)}
+    for key in set(_DEPTHS) & set(arguments) if origin(network) == 'stock' else ():
         depths = arguments[key] if isinstance(arguments[key], (list, tuple)) else [arguments[key]]
         if all(_DEPTH.accepts(depth) for depth in depths):
             lowered[key] = [min(depth, 2) for depth in depths] if depths is arguments[key] else min(depths[0], 2)
@@ -123,9 +165,7 @@ def _less_deep(report: Report, path: KeyPath, arguments: Mapping[str, Any]) -> d
 
 def _loads_files(network: Callable) -> bool:
     """Whether it cannot be built without the files that it reads, or downloads."""
-    return network.__name__ == 'VGGFeatureExtractor' or any(
-        name.endswith('_path') for name in arguments_of(network).required
-    )
+    return network.__name__ == _EXTRACTOR or any(name.endswith('_path') for name in arguments_of(network).required)
 
 
 def _try_to_build(report: Report, path: KeyPath, network: Callable, arguments: Mapping[str, Any]) -> nn.Module | None:

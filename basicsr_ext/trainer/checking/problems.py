@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
 
 KeyPath = tuple[Any, ...]
@@ -76,14 +76,9 @@ def known_names(name: Any, known: Iterable[Any], what: str = 'known') -> str:
         what: Introduces the list.
     """
     names = sorted({str(key) for key in known}, key=str.lower)
-    text = str(name).lower()[:_SHOWN]
-    lower = {key.lower(): key for key in names}
-    close = difflib.get_close_matches(text, lower, n=5)
-    if not close and len(text) > 1:
-        close = sorted((key for key in lower if text in key), key=len)[:1]
-    if close:
-        swapped = [key for key in close if sorted(key) == sorted(text)]  # two letters the wrong way round
-        return f'did you mean "{lower[(swapped or close)[0]]}"?'
+    close = closest_name(name, names)
+    if close is not None:
+        return f'did you mean "{close}"?'
     return f'{what}: {", ".join(names)}.' if names else f'{what}: none.'
 
 

@@ -46,11 +46,22 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-_Loader.add_implicit_resolver(
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what any YAML reader, or this one, would take for something else than text."""
+
+
+_FLOAT = (
     _STANDARD + 'float',
     re.compile(r'^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$'),
     list('-+0123456789.'),
 )
+_Loader.add_implicit_resolver(*_FLOAT)
+_Dumper.add_implicit_resolver(*_FLOAT)
+
+
+def write_yaml(options: dict[str, Any]) -> str:
+    """Writes options as text, from which :func:`read_yaml` reads the same."""
+    return yaml.dump(options, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _TooMuch(Exception):

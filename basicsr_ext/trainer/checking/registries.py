@@ -21,6 +21,11 @@ def look_up(registry: Registry, name: str) -> Any:
     return None
 
 
+def registered_names(registry: Registry) -> list[str]:
+    """Names by which :func:`look_up` finds something."""
+    return [key.removesuffix(_SUFFIX) for key in registry.keys()]
+
+
 def find_registered(report: Report, path: KeyPath, registry: Registry, what: str) -> Any:
     """Returns the class or function that an option names; notes a problem where none is registered.
 
@@ -35,8 +40,8 @@ def find_registered(report: Report, path: KeyPath, registry: Registry, what: str
         return None
     target = look_up(registry, name)
     if target is None:
-        names = [key.removesuffix(_SUFFIX) for key in registry.keys()]
-        report.error(path, f'expected the name of a registered {what}, found {found(name)}; {known_names(name, names)}')
+        hint = known_names(name, registered_names(registry))
+        report.error(path, f'expected the name of a registered {what}, found {found(name)}; {hint}')
     return target
 
 

@@ -17,14 +17,16 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.ranges import to_unit_range
+from basicsr_ext.functional.tiling import pad_to_multiple
+from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.models.weights import fit_weights, read_weights
 from basicsr_ext.trainer.checking.networks import quiet
 from basicsr_ext.trainer.checking.problems import brief
 from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.structure import phase_of
+from basicsr_ext.trainer.checking.structure import datasets, phase_of
 
 METRIC_SIDE = 512  # HR pixels; whole images would take metrics such as NIQE many seconds
-_RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}
 # A network that needs an operator compiled for a GPU: nothing that options could mend.
 _CANNOT_RUN_HERE = (NameError, ImportError, NotImplementedError, AttributeError)
 
@@ -60,7 +62,7 @@ def image_of(sample: Mapping[str, Any], key: str) -> torch.Tensor | None:
     image = sample.get(key)
     if not isinstance(image, torch.Tensor):
         return None
-    return image.float() / _RANGES[image.dtype] if image.dtype in _RANGES else image.float()
+    return to_unit_range(image).float()
 
 
 def run_network(report: Report, network: nn.Module, sample: Mapping[str, Any], scale: int | None) -> Cost | str:
@@ -76,8 +78,14 @@ def run_network(report: Report, network: nn.Module, sample: Mapping[str, Any], s
         What it costs, or why that is not known.
     """
     lq = image_of(sample, 'lq')
+    gt = image_of(sample, 'gt')
     made_up = lq is None
     lq = torch.rand(1, 3, 64, 64) if lq is None else lq[None]
+    needs = needs_of(report.block('network_g'))
+    if not report.is_train and needs.luminance:
+        lq, gt = lq[:, :1], None if gt is None else gt[:1]  # tests give it the luminance of colour images
+    if not report.is_train and needs.window > 1:
+        lq, gt = pad_to_multiple(lq, needs.window), None  # and whole windows
     path = ('network_g',)
     try:
         with torch.no_grad(), quiet(), FlopCounterMode(display=False) as counter:
@@ -89,8 +97,10 @@ def run_network(report: Report, network: nn.Module, sample: Mapping[str, Any], s
                 path, f'{type(network).__name__} does not take the images of datasets, {_shape(lq[0])} ({reason}).'
             )
         return f'not run on this machine ({reason})'
-    output = output[0] if isinstance(output, (tuple, list)) else output
-    gt = image_of(sample, 'gt')
+    output = output[0] if isinstance(output, (tuple, list)) and output else output
+    if not isinstance(output, torch.Tensor):
+        report.error(path, f'expected a network that makes images, found {type(network).__name__}, which does not.')
+        return 'it makes no image'
     if gt is not None and not made_up and output.shape[1:] != gt.shape:
         made = f'{type(network).__name__} makes {_shape(output[0])} of {_shape(lq[0])}'
         report.error(path, f'{made}, expected {_shape(gt)} as the GT image. Check channels, and scale ({scale}).')
@@ -120,13 +130,16 @@ def compare_weights(report: Report, key: str, network: nn.Module) -> str:
         return ''
 
 
-def run_metrics(report: Report, sample: Mapping[str, Any], scale: int) -> dict[str, float]:
+def run_metrics(
+    report: Report, sample: Mapping[str, Any], scale: int, shown: str = 'the first image of validation'
+) -> dict[str, float]:
     """Runs every metric of ``val.metrics`` on a sample's middle, with its LQ image enlarged by bicubic interpolation.
 
     Args:
         report: Takes a problem for each metric that fails.
         sample: With ``lq``, and ``gt`` where there is one.
         scale: HR pixels per LQ pixel along each side.
+        shown: What the image is called in messages.
 
     Returns:
         Name of the metric -> its value.
@@ -135,8 +148,7 @@ def run_metrics(report: Report, sample: Mapping[str, Any], scale: int) -> dict[s
     if lq is None:
         return {}
     lq, gt = (image[image.shape[0] // 2] if image is not None and image.ndim == 4 else image for image in (lq, gt))
-    borders = [options.get('crop_border') for options in report.block('val', 'metrics').values()]
-    side = METRIC_SIDE // scale + 2 * max((border for border in borders if isinstance(border, int)), default=0)
+    side = _side(report, scale)
     top, left = (max(0, (length - side) // 2) for length in lq.shape[-2:])
     lq = lq[..., top : top + side, left : left + side]
     enlarged = functional.interpolate(lq[None], scale_factor=scale, mode='bicubic', align_corners=False)
@@ -153,19 +165,30 @@ def run_metrics(report: Report, sample: Mapping[str, Any], scale: int) -> dict[s
             if math.isnan(results[name]):
                 raise ValueError('the result is not a number; crop_border may leave no pixels')
         except Exception as error:  # missing weights, sizes that a metric cannot take, ...
-            message = (
-                f'{options["type"]} fails on the first image of validation ({type(error).__name__}: {brief(error)}).'
-            )
+            message = f'{options["type"]} fails on {shown} ({type(error).__name__}: {brief(error)}).'
             report.error(('val', 'metrics', name), message)
     return results
 
 
-def rehearse_metrics(report: Report, datasets: Mapping[str, Any]) -> None:
-    """Runs every metric on the first image of the first of some datasets that is for validation or testing."""
-    for name, dataset in datasets.items():
-        if phase_of(name) != 'train' and report.block('val', 'metrics'):
-            run_metrics(report, read_sample(report, name, dataset), report.get('scale') or 1)
+def rehearse_metrics(report: Report) -> None:
+    """Runs every metric on the first image of a dataset for validation or testing; on a made-up one where none was opened."""
+    names = [name for name in datasets(report) if phase_of(name) != 'train']
+    if not names or not report.block('val', 'metrics'):
+        return
+    scale = report.get('scale') or 1
+    for name in names:
+        if name in report.opened:
+            run_metrics(report, read_sample(report, name, report.opened[name]), scale)
             return
+    lq = torch.rand(3, *(_side(report, scale),) * 2, generator=torch.Generator().manual_seed(0))
+    gt = functional.interpolate(lq[None], scale_factor=scale, mode='bilinear', align_corners=False)[0]
+    run_metrics(report, {'lq': lq, 'gt': gt}, scale, 'a made-up image')
+
+
+def _side(report: Report, scale: int) -> int:
+    """Side in LQ pixels of the image that metrics are run on."""
+    borders = [options.get('crop_border') for options in report.block('val', 'metrics').values()]
+    return METRIC_SIDE // scale + 2 * max((border for border in borders if isinstance(border, int)), default=0)
 
 
 def _shape(image: torch.Tensor) -> str:

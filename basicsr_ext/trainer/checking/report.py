@@ -7,7 +7,7 @@ from typing import Any
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.trainer.checking.kinds import Kind
-from basicsr_ext.trainer.checking.problems import KeyPath, Problem, found, known_names, raise_problems
+from basicsr_ext.trainer.checking.problems import KeyPath, Problem, dotted, found, known_names, raise_problems
 from basicsr_ext.trainer.checking.source import OptionSource
 from basicsr_ext.trainer.checking.tables import Table
 
@@ -24,6 +24,7 @@ class Report:
         problems: Each ends the run.
         warnings: None does.
         paths: Options that name files or folders, by key path.
+        opened: Datasets that were opened, by name.
     """
 
     def __init__(self, source: OptionSource, is_train: bool):
@@ -33,6 +34,7 @@ class Report:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.paths: dict[KeyPath, str] = {}
+        self.opened: dict[str, Any] = {}
 
     # ---- collecting ----------------------------------------------------------------------------------------------
 
@@ -124,6 +126,7 @@ class Report:
         by: str,
         harmless: bool = False,
         suggestions: Iterable[str] | None = None,
+        elsewhere: Mapping[str, str] | None = None,
     ) -> None:
         """Checks that a block has no keys but the known ones.
 
@@ -133,10 +136,22 @@ class Report:
             by: Who would read them.
             harmless: Warn only, since there may be more than is known.
             suggestions: The names worth a hint; default: the known ones.
+            elsewhere: Keys that something else reads -> what to say of them.
         """
         known = set(known)
         for key in self.block(*path):
             if key not in known:
-                hint = known_names(key, suggestions if suggestions is not None else known)
+                hint = (elsewhere or {}).get(key) or known_names(key, known if suggestions is None else suggestions)
                 note = self.warn if harmless else self.error
-                note((*path, key), f'unknown option of {by}; {hint}')
+                note((*path, key), f'unknown option of {by}; {hint}{self.base_hint((*path, key))}')
+
+    def base_hint(self, path: KeyPath) -> str:
+        """Says how to get rid of an option that does not fit the ``type`` beside it, where a base file left it there."""
+        key, type_ = (self.source.places.get((*path[:-1], last)) for last in (path[-1], 'type'))
+        if key is None or type_ is None or key.source in (type_.source, str(self.source.file)) or key.line is None:
+            return ''
+        if type_.line is None:
+            return f' It was written beside another type; {dotted(path[:-1])}={{type: ...}} replaces the whole block.'
+        return (
+            f' It was written beside another type; "_replace_: true" in {dotted(path[:-1])} replaces the whole block.'
+        )

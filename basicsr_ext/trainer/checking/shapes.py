@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from basicsr_ext.errors import UserError
+from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.trainer.checking.contents import Contents
 from basicsr_ext.trainer.checking.networks import quiet
 from basicsr_ext.trainer.checking.problems import brief
@@ -62,8 +64,15 @@ def _check_generator(
 ) -> None:
     if 'network_g' not in networks or not report.is_sound('network_g'):
         return
+    if name != 'train' and needs_of(report.block('network_g')).luminance:
+        lq, gt = lq[:, :1], None if gt is None else gt[:, :1]  # tests give it the luminance of colour images
     output = _run(report, 'network_g', networks['network_g'], lq)
-    if output is not None and gt is not None and output.shape != gt.shape:
+    if isinstance(output, Mapping):
+        report.error(
+            ('network_g', 'type'),
+            f'expected a network that makes images, found {type(networks["network_g"]).__name__}, which does not.',
+        )
+    elif isinstance(output, torch.Tensor) and gt is not None and output.shape != gt.shape:
         report.error(
             ('network_g',),
             f'{type(networks["network_g"]).__name__} makes images of {_shape(output)} out of LQ images of {_shape(lq)} as '
@@ -84,18 +93,18 @@ class _CheckedConvolutions(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _run(report: Report, key: str, network: nn.Module, images: torch.Tensor) -> torch.Tensor | None:
+def _run(report: Report, key: str, network: nn.Module, images: torch.Tensor) -> Any:
     try:
         with torch.no_grad(), quiet(), _CheckedConvolutions():
             output = network.to('meta').eval()(images)
     except Exception as error:
         reason = brief(str(error).strip().partition('\n')[0])
-        if isinstance(error, (AssertionError, ValueError)) or (
+        if isinstance(error, (AssertionError, ValueError, UserError)) or (
             isinstance(error, RuntimeError) and _SHAPES.search(reason)
         ):
             report.error((key,), f'{type(network).__name__} does not take images of {_shape(images)} ({reason}).')
         return None
-    return output if isinstance(output, torch.Tensor) else None
+    return output
 
 
 def _shape(images: torch.Tensor) -> str:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from basicsr_ext.config import IS_NETWORK
 from basicsr_ext.trainer.checking.kinds import (
     ANY,
     BLOCK,
     FLAG,
+    MAYBE_EMPTY,
     NUMBER,
+    PATH,
     Kind,
     either,
     list_of,
@@ -23,9 +26,6 @@ from basicsr_ext.trainer.checking.kinds import (
 from basicsr_ext.trainer.checking.problems import KeyPath
 from basicsr_ext.trainer.checking.report import Report
 
-_PLAIN_TEXT = Kind('a text', lambda value: isinstance(value, str) and '\0' not in value)  # some are meant to be empty
-_PATH = Kind('a path', lambda value: isinstance(value, str) and '\0' not in value and bool(value.strip()), is_path=True)
-_FRACTION = Kind('a number', lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
 _LIST = Kind('a list', lambda value: isinstance(value, (list, tuple)))
 
 
@@ -36,11 +36,13 @@ class Arguments(typing.NamedTuple):
         kinds: Name -> kind of value, in order.
         required: Names without a default.
         is_open: Whether it swallows any further name.
+        networks: Names that take a network option, marked :data:`~basicsr_ext.config.IS_NETWORK`.
     """
 
     kinds: dict[str, Kind]
     required: tuple[str, ...]
     is_open: bool
+    networks: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=512)
@@ -55,7 +57,8 @@ def arguments_of(target: Callable) -> Arguments:
         kinds[name] = _kind_of(name, parameter.default, hints.get(name))
         if parameter.default is parameter.empty:
             required.append(name)
-    return Arguments(kinds, tuple(required), is_open)
+    networks = tuple(name for name in kinds if _is_network(hints.get(name)))
+    return Arguments(kinds, tuple(required), is_open, networks)
 
 
 def check_arguments(
@@ -92,25 +95,31 @@ def check_arguments(
 
 def _hints(target: Callable) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except Exception:  # an annotation that cannot be resolved here says nothing
         return {}
 
 
+def _is_network(hint: Any) -> bool:
+    return IS_NETWORK in getattr(hint, '__metadata__', ()) or any(map(_is_network, typing.get_args(hint)))
+
+
 def _kind_of(name: str, default: Any, hint: Any) -> Kind:
+    if typing.get_origin(hint) is typing.Literal:
+        return _kind_of_hint(hint)
     if default is None or default is inspect.Parameter.empty:
         kind = _kind_of_hint(hint)
         if kind is ANY and name.endswith('_path'):
-            kind = _PATH
+            kind = PATH
         return nullable(kind) if default is None and kind is not ANY else kind
     if isinstance(default, bool):
         return FLAG
     if isinstance(default, (int, float)):
-        return _FRACTION
+        return NUMBER
     if isinstance(default, str):
-        return _PLAIN_TEXT
+        return MAYBE_EMPTY
     if isinstance(default, (tuple, list)):
-        return list_of(NUMBER) if default and all(_FRACTION.accepts(item) for item in default) else _LIST
+        return list_of(NUMBER) if default and all(NUMBER.accepts(item) for item in default) else _LIST
     if isinstance(default, Mapping):
         return BLOCK
     return ANY
@@ -119,8 +128,8 @@ def _kind_of(name: str, default: Any, hint: Any) -> Kind:
 _PLAIN: dict[Any, Kind] = {
     bool: FLAG,
     int: NUMBER,
-    float: _FRACTION,
-    str: _PLAIN_TEXT,
+    float: NUMBER,
+    str: MAYBE_EMPTY,
     list: _LIST,
     tuple: _LIST,
     dict: BLOCK,
@@ -129,6 +138,8 @@ _PLAIN: dict[Any, Kind] = {
 
 def _kind_of_hint(hint: Any) -> Kind:
     origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _kind_of_hint(typing.get_args(hint)[0])
     if origin is typing.Literal:
         return one_of(*typing.get_args(hint))
     if origin in (typing.Union, types.UnionType):

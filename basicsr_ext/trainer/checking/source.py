@@ -185,6 +185,14 @@ def _assign(block: Block, assignment: str, problems: list[Problem]) -> None:
     if not equals or not all(keys):
         problems.append(Problem((), 'expected key:key=value.', place))
         return
+    if keys[-1] in (BASE, REPLACE):
+        message = f'{keys[-1]} is for option files'
+        message += '; here key={type: ...} replaces a whole block.' if keys[-1] == REPLACE else '.'
+        problems.append(Problem(keys, message, place))
+        return
+    if len(keys) == 1 and '.' in path and path.strip() not in block:
+        problems.append(Problem(keys, f'expected ":" between keys, as in {path.strip().replace(".", ":")}.', place))
+        return
     value, found_problems = read_yaml(text.strip(), str(place))
     problems += found_problems
     for depth, key in enumerate(keys[:-1], 1):

@@ -38,6 +38,7 @@ TOP: Table = {
     'num_gpu': need(_DEVICES),
     # NumPy's global generator takes 32 bits, and each rank adds its number.
     'manual_seed': may(nullable(integer(0, 4_000_000_000))),
+    'deterministic': may(FLAG),  # this package's
     'datasets': need(BLOCK),
     'path': need(nullable(BLOCK)),
     'train': need(BLOCK, 'train'),
@@ -98,7 +99,7 @@ DATASET: Table = {
     'type': need(CLASS),
     'phase': may(ANY),
     'scale': may(ANY),
-    'num_worker_per_gpu': need(integer(0, MAX_WORKERS), 'train'),
+    'num_worker_per_gpu': may(nullable(integer(0, MAX_WORKERS))),  # this package's: none unless they are asked for
     'batch_size_per_gpu': need(integer(1, 1_000_000), 'train'),
     'dataset_enlarge_ratio': may(number(above=0)),
     'prefetch_mode': may(nullable(one_of('cpu', 'cuda'))),

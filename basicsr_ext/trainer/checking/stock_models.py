@@ -16,6 +16,7 @@ from basicsr_ext.trainer.checking.kinds import (
     list_of,
     nullable,
     number,
+    one_of,
     whole,
 )
 from basicsr_ext.trainer.checking.tables import Table, may, need
@@ -27,10 +28,12 @@ class ModelKeys:
 
     Attributes:
         networks: Letters of the networks that training needs; the first is the one that tests need.
+        optional_networks: Of those that may be there.
         losses: Keys of ``train`` that hold a loss.
         needed_losses: Those of them without which training fails.
         any_loss: Those of them of which one is needed; none where this is empty.
         players: What ``train.optim_<player>`` must be given for.
+        optional_players: What it may be given for.
         schedulers: Players that may have a ``train.scheduler_<player>`` of their own.
         train: Further keys of ``train``.
         top: Further keys of the whole file; needed ones are needed in training only.
@@ -42,10 +45,12 @@ class ModelKeys:
     """
 
     networks: tuple[str, ...] = ('g',)
+    optional_networks: tuple[str, ...] = ()
     losses: tuple[str, ...] = ('pixel_opt', 'perceptual_opt')
     needed_losses: tuple[str, ...] = ()
     any_loss: tuple[str, ...] = ('pixel_opt', 'perceptual_opt')
     players: tuple[str, ...] = ('g',)
+    optional_players: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ()
     train: Table = field(default_factory=dict)
     top: Table = field(default_factory=dict)
@@ -78,9 +83,16 @@ DEGRADATION: Table = {
     'second_blur_prob': need(SHARE),
     'gt_size': need(integer(1, 400)),  # of the 400 pixels that RealESRGANDataset crops
 }
+# This package's: how networks run in validation (models/inference_options.py).
+INFERENCE: Table = {
+    'tile': may(nullable(integer(1, 100_000))),
+    'overlap': may(integer(0, 100_000)),
+    'self_ensemble': may(FLAG),
+    'precision': may(one_of('fp32', 'bf16', 'fp16')),
+}
 _POOL: Table = {'queue_size': may(integer(1, 1_000_000)), 'high_order_degradation': may(FLAG)}
 
-_SR = ModelKeys(train=_EMA)
+_SR = ModelKeys(train=_EMA, val=INFERENCE)
 _VIDEO = ModelKeys(train=_EMA, val=_METRICS, saves_in_training=False)
 _GAN = ModelKeys(
     networks=('g', 'd'),
@@ -89,6 +101,7 @@ _GAN = ModelKeys(
     any_loss=(),
     players=('g', 'd'),
     train={**_EMA, **_TURNS},
+    val=INFERENCE,
 )
 
 _USM: Table = {'l1_gt_usm': need(FLAG), 'percep_gt_usm': need(FLAG), 'gan_gt_usm': need(FLAG)}
@@ -125,6 +138,7 @@ MODELS: dict[str, ModelKeys] = {
         losses=('pixel_opt', 'perceptual_opt', 'gan_opt', 'feature_matching_opt'),
         any_loss=_SR.any_loss,
         train={'ema_decay': may(number(0, 0)), **_TURNS},  # it refuses to average
+        val={},
     ),
     'StyleGAN2Model': replace(
         _GAN,

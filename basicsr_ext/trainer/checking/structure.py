@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,8 +44,20 @@ def check_structure(report: Report) -> None:
         _check_block(report, ('logger', 'wandb'), stock_frame.WANDB)
         if report.get('logger', 'wandb', 'project') is not None and report.get('logger', 'use_tb_logger') is False:
             report.error(('logger', 'use_tb_logger'), 'expected true, since logger.wandb takes its values from there.')
+        _check_installed(report, ('logger', 'wandb', 'project'), 'wandb')
+        if report.get('logger', 'use_tb_logger') is True:
+            _check_installed(report, ('logger', 'use_tb_logger'), 'tensorboard')
     _check_val(report)
     _check_block(report, ('dist_params',), stock_frame.DIST_PARAMS)
+
+
+def _check_installed(report: Report, path: KeyPath, package: str) -> None:
+    """Checks that the package that an option asks for is installed, without importing it."""
+    if report.get(*path) is None or not report.is_sound(*path):
+        return
+    found_at = importlib.util.find_spec(package)
+    if found_at is None or found_at.origin is None:  # a folder of that name in the working directory has no origin
+        report.error(path, f'this needs the package {package}, which is not installed: pip install {package}.')
 
 
 def _check_block(report: Report, path: KeyPath, table: Table) -> None:

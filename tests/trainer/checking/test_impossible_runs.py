@@ -18,6 +18,7 @@ from run_helpers import eco_options, gan_options, sr_options, write_centroids, w
 
 from basicsr_ext.cli import main
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter, open_store
+from basicsr_ext.trainer.checkpoints import check_same_run, newest_state
 
 
 @pytest.fixture(scope='module')
@@ -104,6 +105,24 @@ def test_lmdbs_of_basicsr(images, tmp_path):
     assert 'which lacks data.mdb and meta_info.txt' in problems(options, tmp_path)[0]
 
 
+def test_small_images_far_back_in_a_folder(tmp_path, photos):
+    """Every header is read, however many there are below the limit; `thorough` knows no limit."""
+    write_pairs(tmp_path, {'image': photos['chelsea']})
+    for part, side in (('hr', 12), ('lr', 6)):
+        file = tmp_path / part / 'image.png'
+        for number in range(300):
+            (tmp_path / part / f'{number:03}.png').hardlink_to(file)
+        write_images(tmp_path / part, {'zzz': np.zeros((side, side, 3), np.uint8)})
+    expected = ['datasets.train.gt_size: 16 is more than the smallest GT image has: zzz.png is 12x12.']
+    options = changed(sr_options(tmp_path), 'datasets.val', None)
+    options['val'] = None
+    assert problems(options, tmp_path) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('basicsr_ext.trainer.checking.contents._MANY', 100)
+        assert problems(options, tmp_path) == []
+        assert problems(options, tmp_path, thorough=True) == expected
+
+
 def test_an_empty_folder(images, tmp_path):
     for part in ('hr', 'lr'):
         (tmp_path / part).mkdir()
@@ -159,26 +178,72 @@ def test_metrics_that_are_not_ready(images):
             {'datasets.val.persistent_workers': True, 'datasets.val.num_worker_per_gpu': 2},
             'datasets.val.persistent_workers',
         ),
-        (
-            {
-                'datasets.train.persistent_workers': True,
-                'datasets.train.num_worker_per_gpu': 1,
-                'datasets.train.prefetch_mode': 'cpu',
-            },
-            'datasets.train.prefetch_mode: expected cuda or ~',
-        ),
         ({'datasets.train.prefetch_mode': 'cuda', 'num_gpu': 'auto'}, 'datasets.train.pin_memory: expected true'),
         (
             {'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [1, 1]}},
             'train.scheduler: Scheduler CosineAnnealingRestartLR: periods and restart_weights should have the same length.',
         ),
         (
-            {'train.scheduler': {'type': 'OneCycleLR', 'max_lr': 1e-3, 'total_steps': 3}},
-            'train.scheduler.total_steps: expected train.total_iter (4) at least, found 3.',
+            {'train.scheduler': {'type': 'OneCycleLR', 'max_lr': 1e-3, 'total_steps': 2}},
+            'train.scheduler: OneCycleLR has no learning rate for iteration 4, and train.total_iter is 4 (Tried to step 3 ',
+        ),
+        (
+            {'train.scheduler': {'type': 'OneCycleLR', 'max_lr': 1e-3, 'epochs': 1, 'steps_per_epoch': 2}},
+            'train.scheduler: OneCycleLR has no learning rate for iteration 4',
         ),
         (
             {'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [2]}},
-            'train.scheduler.periods: expected periods that cover the 4 iterations of train.total_iter, found 2.',
+            'train.scheduler: CosineAnnealingRestartLR has no learning rate for iteration 4',
+        ),
+        (
+            {
+                'train.scheduler': {
+                    'type': 'CosineAnnealingRestartLR',
+                    'periods': [200_000, 299_998],
+                    'restart_weights': [1, 1],
+                },
+                'train.total_iter': 500_000,
+            },
+            'train.scheduler: CosineAnnealingRestartLR has no learning rate for iteration 500,000',
+        ),
+        (
+            {
+                'train.optim_g': {'type': 'Adagrad', 'lr': 1e-3},
+                'train.scheduler': {'type': 'CyclicLR', 'base_lr': 1e-4, 'max_lr': 1e-3},
+            },
+            'train.scheduler: Scheduler CyclicLR: optimizer must support momentum',
+        ),
+        (
+            {'train.optim_g': {'type': 'SparseAdam', 'lr': 1e-3}},
+            'train.optim_g: SparseAdam does not work with these options (',
+        ),
+        (
+            {'train.optim_g': {'type': 'AdaHessian', 'lr': 1e-3}},
+            'train.optim_g: AdaHessian does not work with these options (',
+        ),
+        (
+            {'train.optim_g': {'type': 'SophiaH', 'lr': 1e-3}},
+            'train.optim_g: SophiaH does not work with these options (',
+        ),
+        (
+            {'train.optim_g': {'type': 'Adam', 'lr': 1e-3, 'differentiable': True}},
+            'train.optim_g: Adam does not work with these options (RuntimeError: ',
+        ),
+        (
+            {'train.optim_g': {'type': 'Adam', 'lr': 1e-3, 'capturable': True}},
+            'train.optim_g.capturable: expected false, since this run uses no GPU.',
+        ),
+        (
+            {'datasets.val': None, 'logger.keep_best': 'psnr'},
+            'logger.keep_best: expected a dataset such as datasets.val',
+        ),
+        (
+            {'val.metrics': None, 'logger.keep_best': 'psnr'},
+            'logger.keep_best: expected the name of one of val.metrics',
+        ),
+        (
+            {'network_g': {'type': 'VGGFeatureExtractor', 'layer_name_list': ['conv1_1']}},
+            'network_g.type: expected a network that makes images, found VGGFeatureExtractor',
         ),
     ],
 )
@@ -188,6 +253,44 @@ def test_options_that_contradict_each_other(images, changes, expected):
         options = changed(options, path, value)
     found = problems(options, images)
     assert len(found) == 1 and found[0].startswith(expected), found
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {
+            'train.scheduler': {'type': 'OneCycleLR', 'max_lr': 1e-3, 'total_steps': 3}
+        },  # three steps for four iterations
+        {
+            'train.scheduler': {
+                'type': 'CosineAnnealingRestartLR',
+                'periods': [200_000, 300_000],
+                'restart_weights': [1, 1],
+            },
+            'train.total_iter': 500_000,
+        },
+        {'train.optim_g': {'type': 'Adam', 'lr': 1e-3, 'capturable': True}, 'num_gpu': 1},
+        {
+            'datasets.train.persistent_workers': True,
+            'datasets.train.num_worker_per_gpu': 1,
+            'datasets.train.prefetch_mode': 'cpu',
+        },
+    ],
+)
+def test_options_that_only_seem_to_contradict_each_other(images, changes):
+    options = sr_options(images)
+    for path, value in changes.items():
+        options = changed(options, path, value)
+    assert problems(options, images, launcher=None) == []
+
+
+def test_optimizers_of_both_players_meet_the_scheduler(images):
+    options = gan_options(images)
+    options['train']['optim_d'] = {'type': 'Adagrad', 'lr': 1e-3}
+    options['train']['scheduler'] = {'type': 'CyclicLR', 'base_lr': 1e-4, 'max_lr': 1e-3}
+    assert problems(options, images) == [
+        'train.scheduler: Scheduler CyclicLR: optimizer must support momentum or beta1 with `cycle_momentum` option enabled'
+    ]
 
 
 def test_a_discriminator_of_another_size(images):
@@ -272,6 +375,87 @@ def test_metrics_are_tried_on_an_image_before_a_run(images, tmp_path, capsys, mo
     assert 'calculate_lost fails' in capsys.readouterr().err and not (tmp_path / 'experiments').exists()
 
 
+def test_metrics_are_tried_on_a_made_up_image_where_validation_is_not_opened(images, tmp_path):
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    seen = []
+
+    def calculate_gone(img, img2, **kwargs):
+        seen.append((img, img2))
+        raise FileNotFoundError('weights.pth')
+
+    METRIC_REGISTRY.register(calculate_gone)
+    options = sr_options(images, model_type='VideoBaseModel')
+    for part in ('gt', 'lq'):
+        (tmp_path / part).mkdir()
+    options['datasets']['val'] = {
+        'name': 'REDS4', 'type': 'VideoTestDataset', 'dataroot_gt': f'{tmp_path}/gt', 'dataroot_lq': f'{tmp_path}/lq',
+        'cache_data': False, 'io_backend': {'type': 'disk'}, 'num_frame': 3, 'padding': 'reflection',
+    }  # fmt: skip
+    quick = {name: {'type': f'calculate_{name}', 'crop_border': 2} for name in ('psnr', 'ssim', 'niqe')}
+    quick['niqe']['better'] = 'lower'
+    options['val']['metrics'] = {**quick, 'gone': {'type': 'calculate_gone'}}
+    (on_cpu,) = problems(options, images)
+    assert on_cpu == 'num_gpu: expected GPUs, since VideoBaseModel gathers val.metrics there, found 0.'
+    options['num_gpu'] = 1
+    assert problems(options, images, rehearse=True, launcher=None) == [
+        'val.metrics.gone: calculate_gone fails on a made-up image (FileNotFoundError: weights.pth).'
+    ]
+    assert (
+        seen[0][0].shape == seen[0][1].shape == (520, 520, 3)
+    )  # 512, and crop_border twice on either side, in LQ pixels
+
+
+# ---- weights ---------------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_cannot_start_a_network(images, tmp_path):
+    from basicsr.archs import build_network
+
+    options = changed(sr_options(images), 'path.pretrain_network_g', f'{tmp_path}/w.pth')
+    options['network_g']['num_block'] = 5
+    torch.save({'params': build_network(options['network_g']).state_dict()}, tmp_path / 'w.pth')
+    assert problems(options, tmp_path) == []
+    wider = build_network({**options['network_g'], 'num_feat': 6})
+    torch.save({'params': wider.state_dict()}, tmp_path / 'w.pth')
+    found = problems(options, tmp_path)
+    assert len(found) == 1 and ' of another shape (' in found[0]
+    assert found[0].startswith(f'path.pretrain_network_g: Weights {tmp_path}/w.pth do not fit EDSR: of 28 tensors ')
+    assert problems(changed(options, 'path.strict_load_g', False), tmp_path) == []
+    options['path']['strict_load_g'] = True
+    assert problems(changed(options, 'path.pretrain_network_g_leave_out', ['conv', 'body', 'upsample']), tmp_path) == []
+    del options['path']['pretrain_network_g_leave_out']
+    for content in (b'', b'text', wider.__class__.__name__.encode() * 50):
+        (tmp_path / 'w.pth').write_bytes(content)
+        found = problems(options, tmp_path)
+        assert len(found) == 1 and found[0] == (
+            f'path.pretrain_network_g: Weights {tmp_path}/w.pth: expected a file of tensors and plain values that torch.save '
+            'wrote (or a .safetensors file), found another kind of file, or a damaged one.'
+        )
+    torch.save(wider, tmp_path / 'w.pth')
+    assert problems(options, tmp_path)[0].endswith(
+        'found one that is damaged, or holds other objects, which are never loaded.'
+    )
+    torch.save({1: torch.zeros(2)}, tmp_path / 'w.pth')
+    assert 'expected tensors by name, found 1' in problems(options, tmp_path)[0]
+    state = tmp_path / 'experiments/run/training_states/4.state'
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b'')
+    assert problems(options, tmp_path, auto_resume=True) == []
+
+
+def test_weights_of_a_teacher(images, tmp_path):
+    teacher = {'network': sr_options(images)['network_g'], 'weights': f'{tmp_path}/t.pth'}
+    options = eco_options(images, objective='eco', teacher=teacher)
+    shutil.copyfile(images / 'teacher.pth', tmp_path / 't.pth')
+    assert problems(options, tmp_path) == []
+    options['train']['eco']['teacher']['param_key'] = 'params_ema'
+    assert 'train.eco.teacher.weights: Weights' in problems(options, tmp_path)[0]
+    del options['train']['eco']['teacher']['param_key']
+    options['train']['eco']['teacher']['network']['num_block'] = 3
+    assert f'train.eco.teacher.weights: Weights {tmp_path}/t.pth do not fit EDSR' in problems(options, tmp_path)[0]
+
+
 # ---- resuming --------------------------------------------------------------------------------------------------------
 
 
@@ -299,9 +483,29 @@ def test_states_of_other_experiments(images, tmp_path):
 def test_weights_that_a_resumed_run_does_not_need(images, tmp_path):
     options = changed(sr_options(images), 'path.pretrain_network_g', '/lost.pth')
     (tmp_path / 'experiments/run/training_states').mkdir(parents=True)
+    for stray in ('foo', '²', 'best_4'):
+        (tmp_path / f'experiments/run/training_states/{stray}.state').write_bytes(b'')
+    assert newest_state(tmp_path / 'experiments/run/training_states') == (None, [])
     assert 'path.pretrain_network_g: expected a file of weights' in problems(options, tmp_path, auto_resume=True)[0]
     (tmp_path / 'experiments/run/training_states/4.state').write_bytes(b'')
     assert problems(options, tmp_path, auto_resume=True) == []
+
+
+def test_paths_may_have_moved_when_a_run_goes_on(tmp_path):
+    here, there = tmp_path / 'here.pth', tmp_path / 'there.pth'
+    there.write_bytes(b'teacher')
+
+    def options(weights: Path, **more: str) -> dict:
+        return {'train': {'eco': {'teacher': {'weights': str(weights)}}, **more}}
+
+    check_same_run(options(here), options(there))
+    here.write_bytes(b'teacher')
+    check_same_run(options(here), options(there))
+    here.write_bytes(b'another')
+    with pytest.raises(basicsr_ext.UserError, match=r'train\.eco\.teacher\.weights'):
+        check_same_run(options(here), options(there))
+    with pytest.raises(basicsr_ext.UserError, match=r'train\.precision'):
+        check_same_run(options(there, precision='fp32'), options(there, precision='bf16'))
 
 
 # ---- places ----------------------------------------------------------------------------------------------------------

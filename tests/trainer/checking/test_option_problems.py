@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ import basicsr_ext
 basicsr_ext.register()
 
 from basicsr_ext.cli import main
+from basicsr_ext.trainer.checking import check_options
+from basicsr_ext.trainer.checking.source import read_source
 
 
 @pytest.fixture(scope='module')
@@ -32,6 +37,13 @@ def test_valid_options_have_no_problems(images):
 
 
 # ---- one problem for each mistake ------------------------------------------------------------------------------------
+
+
+def installed(name: str) -> types.ModuleType:
+    """A package that seems to be installed."""
+    package = types.ModuleType(name)
+    package.__spec__ = ModuleSpec(name, None, origin=f'/packages/{name}/__init__.py')
+    return package
 
 
 @pytest.mark.parametrize(
@@ -130,7 +142,8 @@ def test_valid_options_have_no_problems(images):
         ('datasets.train.meta_info_file', '/lost.txt', 'expected a file, found nothing at /lost.txt.'),
     ],
 )  # fmt: skip
-def test_one_problem_for_a_mistake(images, path, value, expected):
+def test_one_problem_for_a_mistake(images, path, value, expected, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'wandb', installed('wandb'))
     found = problems(changed(sr_options(images), path, value), images)
     assert len(found) == 1 and expected in found[0], found
     assert found[0].startswith(path.rpartition('.')[0] or path) or path == 'model_type'
@@ -181,6 +194,109 @@ def test_typed_structures_of_our_classes(images, path, value, expected):
     assert any(text.startswith(path) and expected in text for text in found), found
 
 
+def test_networks_within_networks(images, capfd):
+    options = sr_options(images)
+    stage = options['network_g']
+    options['network_g'] = {'type': 'LFCSR', 'stage_o': dict(stage), 'stage_p': {'type': 'CliqueRefiner'}}
+    assert problems(options, images) == []
+    del options['network_g']['stage_p']
+    assert problems(options, images) == []
+    options['network_g']['stage_o']['num_fee'] = 4
+    options['network_g']['stage_p'] = {'num_feat': 4}
+    assert problems(options, images) == [
+        'network_g.stage_o.num_fee: unknown option of EDSR; did you mean "num_feat"?',
+        'network_g.stage_p.type: this option is required, and is missing: expected the name of a class or function.',
+    ]
+    options['network_g'] = {'type': 'LFCSR', 'stage_o': {**stage, 'num_feat': -4}, 'stage_p': 3}
+    found = problems(options, images)
+    assert [text.partition(': ')[0] for text in found] == ['network_g.stage_p', 'network_g.stage_o']
+    options['network_g'] = {'type': 'LFCSR', 'stage_o': {'type': 'LFCSR', 'stage_o': {'type': 'EDRS'}}}
+    assert problems(options, images)[0].startswith(
+        'network_g.stage_o.stage_o.type: expected the name of a registered network'
+    )
+    assert capfd.readouterr() == ('', '')  # BasicSR logs each network that it builds
+
+
+def test_players_and_networks_that_may_be_there(images):
+    from basicsr.utils.registry import MODEL_REGISTRY
+
+    from basicsr_ext.models.base import TrainingModel
+
+    class AskingLittleModel(TrainingModel):
+        optional_network_names = ('d',)
+        player_names = ()
+        optional_player_names = ('g', 'd')
+
+    AskingLittleModel.__module__ = TrainingModel.__module__
+    if 'AskingLittleModel' not in MODEL_REGISTRY:
+        MODEL_REGISTRY.register(AskingLittleModel)
+    options = sr_options(images, model_type='AskingLittleModel')
+    del options['train']['optim_g'], options['train']['scheduler']
+    assert problems(options, images) == []
+    options['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
+    options['train'].update(
+        optim_d={'type': 'Adam', 'lr': 1e-3}, scheduler_d={'type': 'MultiStepLR', 'milestones': [3]}
+    )
+    assert problems(options, images) == []
+    options['train'].update(optim_g={'type': 'Adam'}, optim_x={'type': 'Adam', 'lr': 1})
+    options['train']['scheduler_d']['milestone'] = [1]
+    options['network_d']['num_fee'] = 1
+    assert sorted(text.partition(': ')[0] for text in problems(options, images)) == [
+        'network_d.num_fee', 'train.optim_g.lr', 'train.optim_x', 'train.scheduler', 'train.scheduler_d.milestone',
+    ]  # fmt: skip
+
+
+def test_packages_that_are_not_installed(images, monkeypatch):
+    options = changed(sr_options(images), 'logger.use_tb_logger', True)
+    options['logger']['wandb'] = {'project': 'x'}
+    monkeypatch.setitem(sys.modules, 'wandb', installed('wandb'))
+    assert problems(options, images) == []
+    package = installed('wandb')
+    package.__spec__.origin = None  # a mere folder of that name
+    monkeypatch.setitem(sys.modules, 'wandb', package)
+    expected = 'logger.wandb.project: this needs the package wandb, which is not installed: pip install wandb.'
+    assert problems(options, images) == [expected]
+
+
+def test_an_unknown_model_hides_nothing(images):
+    options = sr_options(images, model_type='SRModell')
+    options['train']['pixel_opt']['type'] = 'L1Los'
+    options['train']['optim_g']['type'] = 'Adamm'
+    options['train']['scheduler']['type'] = 'Nope'
+    options['train']['foo'] = options['val']['baz'] = options['bar'] = 1
+    found = {text.partition(': ')[0] for text in problems(options, images)}
+    assert found == {
+        'model_type', 'train.pixel_opt.type', 'train.optim_g.type', 'train.scheduler.type', 'train.foo', 'val.baz', 'bar'
+    }  # fmt: skip
+    options['model_type'] = 'zzz'
+    assert {text.partition(': ')[0] for text in problems(options, images)} == found - {'train.foo', 'val.baz', 'bar'}
+
+
+def test_options_that_a_base_file_leaves_beside_another_type(images, tmp_path):
+    base = write_options(tmp_path / 'base.yml', sr_options(images))
+    top = tmp_path / 'top.yml'
+    network = 'type: SRVGGNetCompact, num_in_ch: 3, num_out_ch: 3, upscale: 2, num_feat: 4, num_conv: 1'
+    top.write_text(f'_base_: base.yml\nnetwork_g: {{{network}}}\n')
+
+    def found(*assignments: str) -> list[str]:
+        report = check_options(read_source(top, assignments), is_train=True, root=tmp_path)
+        return [str(problem) for problem in report.problems]
+
+    line = next(n for n, text in enumerate(base.read_text().splitlines(), 1) if 'num_block' in text)
+    problem = f'{base}, line {line}: network_g.num_block: unknown option of SRVGGNetCompact; '
+    (message,) = found()
+    assert message.startswith(problem) and message.endswith(
+        'It was written beside another type; "_replace_: true" in network_g replaces the whole block.'
+    )
+    top.write_text(f'_base_: base.yml\nnetwork_g: {{_replace_: true, {network}}}\n')
+    assert found() == []
+    top.write_text('_base_: base.yml\nnetwork_g: {num_fet: 4}\n')  # misspelt, not left over
+    assert found()[0].endswith('did you mean "num_feat"?')
+    top.write_text('_base_: base.yml\n')
+    assert 'network_g={type: ...} replaces the whole block.' in ' '.join(found('network_g:type=RRDBNet'))
+    assert found(f'network_g={{{network}}}') == []
+
+
 @pytest.mark.parametrize('name', ['test', 'trian', 'train_2', 'validation'])
 def test_names_of_datasets(images, name):
     options = sr_options(images)
@@ -218,7 +334,7 @@ def test_all_problems_at_once_with_file_and_line(images, tmp_path, capsys, monke
         return [number for number, content in enumerate(lines, 1) if text in content][skip]
 
     assert capsys.readouterr().err.splitlines() == [
-        'basicsr train: error: 5 problems in the options:',
+        'basicsr train: error: 6 problems in the options:',
         "  --force_yml val:val_freq=often: val.val_freq: expected a whole number from 1 on, found 'often'.",
         f"  o.yml, line {line('SRModell')}: model_type: expected the name of a registered model, found 'SRModell'; did you "
         'mean "SRModel"?',
@@ -227,6 +343,7 @@ def test_all_problems_at_once_with_file_and_line(images, tmp_path, capsys, monke
         f"  o.yml, line {line('num_feat')}: network_g.num_feat: expected a number, found 'many'.",
         f'  o.yml, line {line("train:", skip=1)}: train.total_iter: this option is required, and is missing: expected a whole '
         'number from 1 on.',
+        f'  o.yml, line {line("total_itre")}: train.total_itre: unknown option of SRModel; did you mean "total_iter"?',
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ['o.yml']
 

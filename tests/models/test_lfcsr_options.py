@@ -1,0 +1,104 @@
+"""The option files of LFC-SR: right in every key, of the published scale, and they train and test."""
+
+from __future__ import annotations
+
+import basicsr_ext
+
+basicsr_ext.register()
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from run_helpers import forked, run, write_pairs
+
+from basicsr_ext.cli import main
+from basicsr_ext.trainer.checking import check_options
+from basicsr_ext.trainer.checking.source import read_source
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'losses'))
+from vgg_files import write_vgg
+
+OPTIONS = Path(__file__).parents[2] / 'options'
+NAMES = sorted(path.stem for path in OPTIONS.glob('train_LFCSR_*.yml'))
+TINY_HAN = ['num_feat=4', 'num_group=1', 'num_block=1', 'squeeze_factor=2']
+TINY_REFINER = ['num_feat=2', 'num_block=1']
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory, photos):
+    root = tmp_path_factory.mktemp('images')
+    write_pairs(root, photos, 4, size=192)
+    write_vgg(root / 'vgg19.pth')
+    return root
+
+
+def on_images(images: Path, *sets: str) -> list[str]:
+    """Assignments that put small images in the place of the sets, on the CPU."""
+    folders = {'gt': images / 'hr', 'lq': images / 'lr'}
+    return [
+        'num_gpu=0',
+        *(f'datasets:{name}:dataroot_{key}={folder}' for name in sets for key, folder in folders.items()),
+    ]
+
+
+def assignments(name: str, images: Path) -> list[str]:
+    given = on_images(images, 'train', 'val')
+    if not name.endswith('pretrain'):
+        given.append(f'train:contextual_opt:vgg_weights={images}/vgg19.pth')
+    if not name.endswith(('pretrain', 'RCAN_x4', 'HAN_x4', 'po')):
+        given.append('path:pretrain_network_g=~')
+    return given
+
+
+def test_all_files_are_here():
+    ends = ('', '_admm', '_gaussian', '_none', '_po', '_pretrain', '_regularizer')
+    assert [*(f'train_LFCSR_HAN_x4{end}' for end in ends), 'train_LFCSR_RCAN_x4'] == NAMES
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_file_is_right_in_every_key(images, tmp_path, name):
+    shallow = [f'network_g:stage_{stage}:num_block=1' for stage in 'op']  # quicker to build
+    source = read_source(OPTIONS / f'{name}.yml', [*assignments(name, images), *shallow])
+    report = check_options(source, is_train=True, root=tmp_path)
+    assert [str(problem) for problem in report.problems] == []
+    assert source.values['name'] == name
+    train = source.values['train']
+    assert train['pixel_opt']['loss_weight'] == 255
+    if not name.endswith('pretrain'):
+        assert train['lfcsr']['rho'] == pytest.approx(1e-4 * 255**2)
+        assert (train['contextual_opt']['loss_weight'], train['down_opt']['loss_weight']) == (0.1, 255)
+        assert (train['gan_opt']['loss_weight'], train['grad_clip']['value'], train['optim_o']['eps']) == (
+            0.001,
+            1e-4,
+            1e-8,
+        )
+
+
+@pytest.mark.parametrize('name', ['train_LFCSR_HAN_x4_pretrain', 'train_LFCSR_HAN_x4'])
+def test_small_networks_train_and_are_tested(images, tmp_path, name):
+    few = [
+        'train:total_iter=2',
+        'datasets:train:batch_size_per_gpu=2',
+        'val:val_freq=2',
+        'train:lfcsr:admm_start_iter=1',
+    ]
+    few += ['datasets:train:num_worker_per_gpu=0', 'logger:use_tb_logger=false', 'datasets:train:pin_memory=false']
+    small = [f'network_g:stage_o:{value}' for value in TINY_HAN] + [
+        f'network_g:stage_p:{value}' for value in TINY_REFINER
+    ]
+    if name.endswith('pretrain'):
+        few[3] = 'train:lfcsr:admm_start_iter=2'
+    else:
+        small += ['network_d:num_feat=2']
+    forced = [*assignments(name, images), *small, *few]
+    assert forked(run, tmp_path, OPTIONS / f'{name}.yml', '--force_yml', *forced) == 0
+    weights = tmp_path / f'experiments/{name}/models/net_g_latest.pth'
+    assert weights.exists()
+    others = [f'datasets:test_{number}=~' for number in (2, 3, 4, 5)]
+    others += ['datasets:test_1:filename_tmpl="{}"', f'path:pretrain_network_g={weights}']
+    tested = [*on_images(images, 'test_1'), *others, *small[:6]]
+    arguments = ['test', '-opt', str(OPTIONS / 'test_LFCSR_HAN_x4.yml'), '--force_yml', *tested]
+    assert forked(lambda: (os.chdir(tmp_path), main(arguments))[1]) == 0
+    assert 'psnr_o' in (tmp_path / 'results/test_LFCSR_HAN_x4/metrics.md').read_text()

@@ -1,0 +1,84 @@
+"""Steps that the guard or an overflow in fp16 skips are counted until a line is printed."""
+
+from __future__ import annotations
+
+import basicsr_ext
+
+basicsr_ext.register()
+
+import math
+
+import pytest
+import torch
+from run_helpers import eco_options, model_options, sr_options, write_options, write_pairs
+
+from basicsr_ext.cli import main
+from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.trainer.metrics_log import read_metrics
+
+
+def make_model(root, **changes):
+    options = sr_options(root)
+    options['train'].update(changes)
+    with model_options(options, root) as opt:
+        return TrainingModel(opt)
+
+
+def step(model, iteration, spoiled=False):
+    generator = torch.Generator().manual_seed(iteration)
+    data = {side: torch.rand(2, 3, size, size, generator=generator) for side, size in (('lq', 8), ('gt', 16))}
+    if spoiled:
+        data['lq'][0, 0, 0, 0] = math.nan
+    model.update_learning_rate(iteration)
+    model.feed_data(data)
+    model.optimize_parameters(iteration)
+
+
+@pytest.mark.parametrize('changes', [{'guard': {}}, {'precision': 'fp16'}])
+def test_skips_between_two_printed_lines_are_counted_also_over_a_resume(tmp_path, changes):
+    model = make_model(tmp_path, **changes)
+    step(model, 1)
+    assert model.get_current_log()['skipped'] == 0
+    step(model, 2, spoiled=True)
+    step(model, 3, spoiled=True)
+    step(model, 4)
+    resumed = make_model(tmp_path, **changes)
+    resumed.load_extra_state(model.extra_state())
+    step(resumed, 5)
+    step(model, 5)
+    assert model.get_current_log()['skipped'] == resumed.get_current_log()['skipped'] == 2
+    step(model, 6)
+    assert model.get_current_log()['skipped'] == 0
+
+
+def test_without_guard_and_fp16_nothing_is_counted(tmp_path):
+    model = make_model(tmp_path)
+    step(model, 1)
+    assert 'skipped' not in model.get_current_log()
+
+
+def test_a_growing_scale_is_no_skip(tmp_path):
+    model = make_model(tmp_path, precision='fp16')
+    scaler = model.players['g'].scaler
+    scaler.set_growth_interval(1)
+    scale = scaler.get_scale()
+    step(model, 1)
+    step(model, 2)
+    assert scaler.get_scale() > scale and model.get_current_log()['skipped'] == 0
+
+
+def test_a_run_records_them_with_the_next_line(tmp_path, photos, monkeypatch):
+    """Printed every third iteration; saved and resumed in between."""
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path, photos)
+    options = eco_options(tmp_path, objective='vanilla')
+    train = options['datasets']['train']
+    train['type'] = 'PairedStoreDataset'
+    del train['dataroot_centroid'], train['dataroot_centroid_lq']
+    options['train'].update(guard={'initial': 1e-9}, total_iter=6)  # refuses every step
+    options['logger'].update(print_freq=3, save_checkpoint_freq=2)
+    path = str(write_options(tmp_path / 'o.yml', options))
+    assert main(['train', '-opt', path, '--force_yml', 'train:total_iter=2']) == 0
+    assert main(['train', '-opt', path, '--auto_resume']) == 0
+    lines = [line for line in read_metrics(tmp_path / 'experiments/run/metrics.jsonl') if line['event'] == 'train']
+    assert [(line['iteration'], line['skipped']) for line in lines] == [(3, 3), (6, 3)]
