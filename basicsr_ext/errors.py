@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Something that the user can mend: an option, a file, a path, a command line.
@@ -15,6 +17,29 @@ class UserError(Exception):
         super().__init__(
             message.rpartition(f'{type(self).__name__}: ')[2].strip() if 'Original Traceback' in message else message
         )
+
+
+class CutShort(UserError):
+    """A failure of the machine (a full disk, too little memory), not of what was given: what is done is still good."""
+
+
+def writing_failed(path: object, error: Exception) -> CutShort:
+    """The error for what could not be written.
+
+    Args:
+        path: Of the file or folder.
+        error: Why.
+    """
+    reason = getattr(error, 'strerror', None) or error
+    return CutShort(
+        f'{path}: writing failed ({reason}). Check that the place is writable and has room, or choose another.'
+    )
+
+
+def first_of(texts: Sequence[str], count: int = 3) -> str:
+    """Lists the first texts, and says how many more there are."""
+    more = f' and {len(texts) - count} more' if len(texts) > count else ''
+    return ', '.join(texts[:count]) + more
 
 
 class Stopped(Exception):

@@ -8,9 +8,9 @@
 #
 #   datasets_prep/291.sh T91 BSD200 [TEST_SET...]
 #
-# Makes luma_x2, luma_x3, luma_x4 (one scale each) and luma_x234 (all), with the suffix _LQ the enlarged luminance: float32,
-# one channel, copies shrunk by 1.0, 0.7 and 0.5. Datasets read them at scale 1, with gt_size 41; see
-# "basicsr prepare luma --help". Test sets that are named are compared with the training images first: BSD200 holds the image
+# Makes luma_x2, luma_x3, luma_x4 (one scale each) and luma_x234 (all), with the suffix _LQ the enlarged luminance, and with
+# _small what it was enlarged from: float32, one channel, copies shrunk by 1.0, 0.7 and 0.5. Datasets read the first two at
+# scale 1, with gt_size 41; see "basicsr prepare luma --help". Test sets that are named are compared with the training images first: BSD200 holds the image
 # that Set5 calls "woman". Found images are named, and nothing stops, since published numbers were made with them.
 # Environment: ROOT, where the stores go (default datasets/291); BASICSR, how to call the command (default basicsr).
 source "$(dirname "$0")/common.sh"
@@ -32,5 +32,6 @@ fi
 for scales in "2" "3" "4" "2 3 4"; do
   store=$ROOT/luma_x${scales// /}
   # shellcheck disable=SC2086
-  once "$store.lmdb" luma -i "$t91" "$bsd" -o "$store.lmdb" --output_lq "${store}_LQ.lmdb" --scale $scales
+  once "$store.lmdb" luma -i "$t91" "$bsd" -o "$store.lmdb" --output_lq "${store}_LQ.lmdb" \
+    --output_small "${store}_small.lmdb" --scale $scales
 done

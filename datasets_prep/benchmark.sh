@@ -10,17 +10,34 @@
 #
 # A folder holds the HR images of the set. LR images are those of MATLAB on uint8, to the last pixel. Run it again after a
 # stop: it goes on.
-# Environment: ROOT, where the stores go (default datasets/benchmark); SCALES (default "2 3 4 8"); BASICSR, how to call the
-# command (default basicsr).
+# Environment: ROOT, where the stores go (default datasets/benchmark); SCALES (default "2 3 4 8"); LUMA, where it is set, also
+# makes luminance in float32 for networks that are validated on it, such as Set5_luma_x2, with the suffix _LQ enlarged, and with
+# _small as it was before; BASICSR, how to call the command (default basicsr).
 source "$(dirname "$0")/common.sh"
 
 ROOT=${ROOT:-datasets/benchmark}
 
 [ $# -ge 2 ] && [ $(($# % 2)) -eq 0 ] || usage
+
+# luminance HR NAME SCALE...: stores of luminance for each scale, whole images.
+luminance() {
+  local hr=$1 name=$2 scale store
+  shift 2
+  for scale in "$@"; do
+    store=$ROOT/${name}_luma_x$scale
+    once "$store.lmdb" luma -i "$hr" -o "$store.lmdb" --output_lq "${store}_LQ.lmdb" --output_small "${store}_small.lmdb" \
+      --scale "$scale" --factors 1
+  done
+}
+
 while [ $# -gt 0 ]; do
   case $1 in
-    # shellcheck disable=SC2086
-    Set5 | Set14 | BSD100 | Urban100 | Manga109) hr_and_lr "$2" "$1" ${SCALES:-2 3 4 8} ;;
+    Set5 | Set14 | BSD100 | Urban100 | Manga109)
+      # shellcheck disable=SC2086
+      hr_and_lr "$2" "$1" ${SCALES:-2 3 4 8}
+      # shellcheck disable=SC2086
+      [ -z "${LUMA:-}" ] || luminance "$2" "$1" ${SCALES:-2 3 4 8}
+      ;;
     *) usage ;;
   esac
   shift 2

@@ -10,8 +10,9 @@
 #   datasets_prep/ntire2020.sh SOURCE_DOMAIN DIV2K_train_HR VALID_INPUTS VALID_GROUND_TRUTH
 #
 # The challenge has no training pairs, and the paper does not say how it makes them: here LR images are MATLAB bicubic of both
-# sets, with what the source domain's noise leaves in them. Makes train_HR, train_LR_x4, valid_HR, valid_LR_x4. Validation
-# inputs and ground truth have the same names, and are checked first. Run it again after a stop: it goes on.
+# sets, with what the source domain's noise leaves in them. Makes train_HR, train_LR_x4, valid_HR, valid_LR_x4, and noise,
+# windows of the source domain that show nothing but noise, which options may add to LR crops in training. Validation inputs and
+# ground truth have the same names, and are checked first. Run it again after a stop: it goes on.
 # Environment: ROOT, where the stores go (default datasets/NTIRE2020); BASICSR, how to call the command (default basicsr).
 source "$(dirname "$0")/common.sh"
 
@@ -23,3 +24,4 @@ make_links_folder
 link "$1" train/source
 link "$2" train/DIV2K
 hr_and_lr "$links/train" train 4
+once "$ROOT/noise.lmdb" noise -i "$1" -o "$ROOT/noise.lmdb" --size 32  # an LR crop

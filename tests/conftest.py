@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.error import URLError
 
 import cv2
 import numpy as np
@@ -21,6 +22,20 @@ def _folder(variable: str, default: Path | None, what: str) -> Path:
     if folder is None or not folder.is_dir():
         pytest.skip(f'{what} not found: set {variable} to the folder that holds it')
     return folder
+
+
+@pytest.fixture(scope='session', autouse=True)
+def nothing_is_downloaded():
+    """Weights that are not on this machine are missing at once, as without a network, instead of after a time-out."""
+    import torch
+
+    def refuse(url: str, *_: object, **__: object) -> None:
+        raise URLError(f'tests download nothing, and {url} was asked for')
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(torch.hub, 'download_url_to_file', refuse)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope='session')

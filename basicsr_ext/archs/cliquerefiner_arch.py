@@ -69,6 +69,8 @@ class CliqueRefiner(nn.Module):
     Source: "Perception-Distortion Balanced ADMM Optimization for Single-Image Super-Resolution", arXiv 2208.03324.
     """
 
+    size_multiple = 2  # of the input's sides, so that tiles have the whole image's wavelets
+
     def __init__(
         self,
         num_in_ch: int = 3,

@@ -64,6 +64,12 @@ class LFCSR(nn.Module):
         self.stage_o = build_network(dict(stage_o))
         self.stage_p = build_network(dict(stage_p))
 
+    @staticmethod
+    def stage_options(option: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Options of the stages in the order in which they run, from the network's option."""
+        stages = option.get('stage_o'), option.get('stage_p') or {'type': 'CliqueRefiner'}
+        return stages if option.get('order', 'op') == 'op' else stages[::-1]
+
     @property
     def first(self) -> nn.Module:
         """The stage that runs first, and enlarges."""

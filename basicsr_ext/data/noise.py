@@ -47,8 +47,8 @@ class NoiseWindows:
         smallest = min(min(self._store.spec(key)[:2]) for key in self._keys)
         if smallest < crop:
             raise UserError(
-                f'{where}.dataroot: expected windows of at least {crop}x{crop} pixels, the size of an LQ crop, found one whose '
-                f'shorter side is {smallest}. Make them with "basicsr prepare noise --size {crop}", or reduce gt_size.'
+                f'{where}.dataroot: expected windows of at least {crop}x{crop} pixels, the size of an LQ crop, found one '
+                f'whose shorter side is {smallest}. Make them with "basicsr prepare noise --size {crop}", or reduce gt_size.'
             )
 
     def add_to(self, crop: torch.Tensor, numbers: Sequence[float]) -> None:
@@ -63,9 +63,7 @@ class NoiseWindows:
             return
         key = self._keys[int(chance / self.probability * len(self._keys))]
         height, width = self._store.spec(key)[:2]
-        top, left = divmod(
-            int(place * (height - self._crop + 1) * (width - self._crop + 1)), width - self._crop + 1
-        )
+        top, left = divmod(int(place * (height - self._crop + 1) * (width - self._crop + 1)), width - self._crop + 1)
         window = self._store.read(key, top, left, self._crop, self._crop).astype(np.float32)
         noise = torch.from_numpy((window - window.mean((0, 1))).transpose(2, 0, 1))
         white = WHITE.get(np.dtype(self._store.dtype), np.float32(1)).item()

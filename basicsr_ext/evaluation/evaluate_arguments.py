@@ -71,6 +71,8 @@ def _run_evaluate(args: argparse.Namespace) -> None:
     results = evaluate(methods, args.gt, blocks, scale=scale, dataset=args.name, num_workers=args.num_workers)
     print(as_text(results))
     print(f'\n{describe(blocks)}' + (f'; GT images cropped to multiples of {scale}' if scale > 1 else ''))
+    if args.gt is not None and args.scale is None and args.crop_border is None:
+        print('Without --scale no border is left out; published numbers leave out as many pixels as the scale.')
     if args.output is not None:
         write_results(results, args.output, {'metrics': blocks, 'scale': scale, 'tool_version': __version__})
         print(f'{args.output}: metrics.json, metrics.md, metrics.csv')

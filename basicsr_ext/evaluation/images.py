@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, first_of
 from basicsr_ext.storage import FolderStore, ImageStore, open_store
+from basicsr_ext.storage.headers import read_header
 
-_NAMED = 3
 _FULL_RANGE = {np.dtype(np.uint16): 257.0, np.dtype(np.float32): 1 / 255}
 # What may follow the name of the GT image: baby_RCAN_x4, baby-x4, babyx4, but not img_10 after img_1.
 _ENDING = re.compile(r'(?:[^0-9A-Za-z].*|[xX]\d+(?:[^0-9A-Za-z].*)?)?', re.DOTALL)
@@ -29,7 +29,6 @@ class Images(NamedTuple):
         gt: The GT images; ``None`` where images are judged alone.
         pairs: Name of an image -> its key; names are the GT images' keys where there are some.
         scale: GT images, and images as large as they, are cropped to a multiple of it.
-        in_colour: Whether to compare as RGB; else all images are grey.
     """
 
     method: str
@@ -37,30 +36,26 @@ class Images(NamedTuple):
     gt: ImageStore | None
     pairs: dict[str, str]
     scale: int = 1
-    in_colour: bool = True
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """Reads an image and its GT image as BasicSR's metrics take them.
+
+        A grey image is compared with a grey GT image as it is, as luminance; where one of them has colours, the other's grey
+        is repeated. That does not depend on other images.
 
         Returns:
             ``img``, and ``img2`` where there are GT images: BGR or grey (height, width, 3 or 1), uint8, or float64 on
             [0, 255], of one size.
         """
-        image = self._array(self.store, self.pairs[name])
+        key = self.pairs[name]
+        is_grey = _is_grey(self.store, key) and (self.gt is None or _is_grey(self.gt, name))
+        image = _array(self.store, key, is_grey)
         if self.gt is None:
             return {'img': np.ascontiguousarray(image)}
-        reference = self._array(self.gt, name)
+        reference = _array(self.gt, name, is_grey)
         height, width = (side - side % self.scale for side in reference.shape[:2])
         pair = {'img': image, 'img2': reference}
         return {key: np.ascontiguousarray(array[:height, :width]) for key, array in pair.items()}
-
-    def _array(self, store: ImageStore, key: str) -> np.ndarray:
-        image = store.read(key)
-        if image.dtype in _FULL_RANGE:
-            image = np.clip(image / np.float64(_FULL_RANGE[image.dtype]), 0, 255)
-        if self.in_colour and image.shape[2] == 1:
-            image = np.repeat(image, 3, axis=2)
-        return image[..., ::-1] if image.shape[2] == 3 else image
 
 
 def open_images(method: str, path: str | Path, gt: ImageStore | None, scale: int = 1) -> Images:
@@ -77,7 +72,7 @@ def open_images(method: str, path: str | Path, gt: ImageStore | None, scale: int
     """
     store = open_store(path)
     if gt is None:
-        return Images(method, store, None, {key: key for key in store.keys()}, 1, store.channels == 3)
+        return Images(method, store, None, {key: key for key in store.keys()})
     try:
         pairs = match_names(gt.keys(), store.keys())
     except UserError as error:
@@ -86,7 +81,7 @@ def open_images(method: str, path: str | Path, gt: ImageStore | None, scale: int
         raise UserError(
             f'{store.path}: all images are grey, but GT images in {gt.path} are in colour. Compare with grey GT images.'
         )
-    images = Images(method, store, gt, pairs, scale, store.channels == 3)
+    images = Images(method, store, gt, pairs, scale)
     _check_sizes(images)
     return images
 
@@ -136,6 +131,21 @@ def alpha_of(store: ImageStore) -> list[str]:
     return [file for file in store.files() if _has_alpha(store.path / file)]
 
 
+def _is_grey(store: ImageStore, key: str) -> bool:
+    """Whether an image itself is grey, in a folder that may have coloured ones too."""
+    if store.channels == 1 or not isinstance(store, FolderStore):
+        return store.channels == 1
+    with (store.path / store.files()[store.keys().index(key)]).open('rb') as file:
+        return read_header(file).channels == 1
+
+
+def _array(store: ImageStore, key: str, is_grey: bool) -> np.ndarray:
+    image = store.read(key)
+    if image.dtype in _FULL_RANGE:
+        image = np.clip(image / np.float64(_FULL_RANGE[image.dtype]), 0, 255)
+    return image[..., :1] if is_grey else np.broadcast_to(image, (*image.shape[:2], 3))[..., ::-1]
+
+
 def _endings(stems: Sequence[str], found: Sequence[str]) -> list[str]:
     """What follows stems in names, most frequent first; of equally frequent ones the shortest."""
     if set(stems) <= set(found):
@@ -172,7 +182,6 @@ def _check_sizes(images: Images) -> None:
         if size not in (reference, cropped):
             wrong.append(f'"{key}" is {_size(size)}, expected {_size(cropped)}')
     if wrong:
-        rest = f' and {len(wrong) - _NAMED} more' if len(wrong) > _NAMED else ''
         hint = (
             'Give the scale, such as --scale 3, where GT images are to be cropped to a multiple of it.'
             if images.scale == 1
@@ -180,7 +189,7 @@ def _check_sizes(images: Images) -> None:
         )
         raise UserError(
             f'{images.store.path}: {len(wrong)} of {len(images.pairs)} images are not as large as their GT images, as '
-            f'height x width: {", ".join(wrong[:_NAMED])}{rest}. {hint}'
+            f'height x width: {first_of(wrong)}. {hint}'
         )
 
 
@@ -197,5 +206,4 @@ def _size(size: Sequence[int]) -> str:
 
 
 def _some(keys: Sequence[str]) -> str:
-    rest = f' and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''
-    return ', '.join(f'"{key}"' for key in keys[:_NAMED]) + rest
+    return first_of([f'"{key}"' for key in keys])

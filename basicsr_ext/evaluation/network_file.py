@@ -13,8 +13,8 @@ from torch import nn
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.network_needs import Needs, needs_of
-from basicsr_ext.models.weights import NETWORK_KEY, read_content, read_weights
 from basicsr_ext.prepare.teacher import build_teacher, teacher_from_file
+from basicsr_ext.storage.weights import NETWORK_KEY, read_content, read_weights
 
 
 class TrainedNetwork(NamedTuple):
@@ -103,9 +103,8 @@ def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str
 
     try:
         found = recognised_teacher(weights, param_key)
-    except UserError:
-        raise UserError(
-            f'Weights {weights}: this file holds weights only, of a network that spandrel does not recognise. {way_out}.'
-        ) from None
+    except UserError as error:
+        reason = str(error).partition(' Give it (')[0]
+        raise UserError(f'{reason} This file holds weights only. {way_out}.') from None
     channels = getattr(getattr(found.network, '_descriptor', None), 'input_channels', 3)
-    return TrainedNetwork(found.network.to(device), found.scale, Needs(1, channels == 1))
+    return TrainedNetwork(found.network.to(device), found.scale, Needs(found.network.size_multiple, channels == 1))

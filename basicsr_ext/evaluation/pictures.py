@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from basicsr_ext.errors import UserError
-from basicsr_ext.prepare.pieces import write_whole
+from basicsr_ext.errors import UserError, writing_failed
+from basicsr_ext.prepare.whole_files import write_whole
 from basicsr_ext.storage.base import ImageSpec
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.headers import HeaderError, read_header
@@ -111,10 +111,7 @@ def write_picture(file: Path, picture: Picture) -> None:
     except cv2.error as error:  # such as a JPEG of more than 65535 pixels
         raise UserError(f'{file}: OpenCV cannot write it ({error.err}). Choose another format (--ext).') from None
     except OSError as error:
-        raise UserError(
-            f'{file}: writing failed ({error.strerror or error}). Check that the place is writable and has room, or choose '
-            'another.'
-        ) from None
+        raise writing_failed(file, error) from None
 
 
 def _in_8_bits(plane: np.ndarray) -> np.ndarray:

@@ -51,20 +51,20 @@ def run_test(
         _report(results, [(done.folder, results)], done.opt, settings)
         return results
 
-    files = _check_weights(weights)
+    files = _check_weights(weights, source)
     each: list[tuple[Path, list[Scores]]] = []
     for (label, file), last in zip(files.items(), [False] * (len(files) - 1) + [True], strict=True):
         done = run.test(
             _with_weights(source, file), launcher=launcher, debug=debug, root=root, subfolder=label, leave_ranks=last
         )
         each.append((done.folder, _results(done, label)))
-    results = [scores for _, of_one in each for scores in of_one]
-    _report(results, each, done.opt, settings)
+        results = [scores for _, of_one in each for scores in of_one]
+        _report(results, each, done.opt, settings, is_last=last)
     return results
 
 
-def _check_weights(weights: Sequence[str | os.PathLike]) -> dict[str, Path]:
-    """Refuses files that are no networks, before the first test begins; gives each a name.
+def _check_weights(weights: Sequence[str | os.PathLike], source: OptionSource) -> dict[str, Path]:
+    """Refuses files that are no networks, or another's, before the first test begins; gives each a name.
 
     Returns:
         Name -> absolute path: the file's name, after that of its experiment where two would have one name.
@@ -77,6 +77,7 @@ def _check_weights(weights: Sequence[str | os.PathLike]) -> dict[str, Path]:
     files = list(dict.fromkeys(Path(os.path.abspath(os.path.expanduser(file))) for file in weights))
     for file in files:
         check_network_file(file)
+    _check_fit(files, source)
     stems = [file.stem for file in files]
     labels = [
         stem if stems.count(stem) == 1 else f'{(file.parents[1] if len(file.parts) > 2 else file.parent).name}_{stem}'
@@ -85,6 +86,28 @@ def _check_weights(weights: Sequence[str | os.PathLike]) -> dict[str, Path]:
     if len(set(labels)) < len(labels):
         labels = [f'{place}_{stem}' for place, stem in enumerate(stems, 1)]
     return dict(zip(labels, files, strict=True))
+
+
+def _check_fit(files: Iterable[Path], source: OptionSource) -> None:
+    """Loads each file as a test does; leaves options that are wrong themselves to the test's own check."""
+    from basicsr.archs import build_network
+
+    from basicsr_ext.storage.weights import fit_weights, read_weights
+    from basicsr_ext.trainer.checking.networks import quiet
+
+    paths = source.values.get('path') or {}
+    try:
+        with quiet():
+            network = build_network(dict(source.values['network_g']))
+        strict = paths.get('strict_load_g') is not False
+        key, leave_out = paths.get('param_key_g') or 'params', paths.get('pretrain_network_g_leave_out') or ()
+    except Exception:  # whatever a network makes of wrong arguments
+        return
+    for file in files:
+        try:
+            fit_weights(network, read_weights(file, key, exact_key=False), file, strict, leave_out)
+        except UserError as error:
+            raise UserError(f'--weights: {error}') from None
 
 
 def _with_weights(source: OptionSource, file: Path) -> OptionSource:
@@ -101,18 +124,22 @@ def _results(done: run.TestRun, method: str) -> list[Scores]:
 
 
 def _report(
-    results: list[Scores], each: list[tuple[Path, list[Scores]]], opt: Mapping[str, Any], settings: dict[str, Any]
+    results: list[Scores],
+    each: list[tuple[Path, list[Scores]]],
+    opt: Mapping[str, Any],
+    settings: dict[str, Any],
+    is_last: bool = True,
 ) -> None:
-    """Prints and writes what there is, on the first rank."""
+    """Writes what there is, on the first rank: of the newest checkpoint, and of all; prints it at the end."""
     if not results or opt['rank'] != 0:
         return
     how = {key: value for key, value in opt['val'].items() if key not in ('save_img', 'suffix', 'pbar')}
     settings.update(name=opt['name'], scale=opt.get('scale', 1), **how)
-    for folder, of_one in each:
-        if of_one:
-            write_results(of_one, folder, settings)
-    folder = each[0][0]
+    folder, newest = each[-1]
+    if newest:
+        write_results(newest, folder, settings)
     if len(each) > 1:
         folder = folder.parent
         write_results(results, folder, settings)
-    print(f'\n{as_text(results)}\n\n{folder}: metrics.json, metrics.md, metrics.csv', flush=True)
+    if is_last:
+        print(f'\n{as_text(results)}\n\n{folder}: metrics.json, metrics.md, metrics.csv', flush=True)

@@ -11,19 +11,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, first_of
 from basicsr_ext.evaluation.network_file import TrainedNetwork, open_network
 from basicsr_ext.evaluation.pictures import FORMATS, Picture, read_picture, write_picture
+from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.functional.inference import Inference, super_resolve
 from basicsr_ext.functional.precision import PRECISIONS
 from basicsr_ext.functional.resize import upsample
 from basicsr_ext.functional.tiling import check_tile
 from basicsr_ext.prepare.pixels import from_unit, to_unit
-from basicsr_ext.prepare.teacher import resolve_device
 from basicsr_ext.report.results import check_output
 from basicsr_ext.storage.folder import find_images
-
-_NAMED = 3
 
 
 class Upscaled(NamedTuple):
@@ -125,7 +123,9 @@ def enlarge(picture: Picture, trained: TrainedNetwork, how: Inference, name: str
         unit = unit.to(next(trained.network.parameters()).device)
     try:
         result = super_resolve(trained.network, upsample(unit, before) if before > 1 else unit, how).images[0].cpu()
-    except (RuntimeError, MemoryError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a network makes of an image that it was not made for
         raise _explained(error, name, pixels.shape) from error
     if result.shape[0] != 3:
         raise UserError(f'The network gives {result.shape[0]} channels, expected 3: it makes no images in colour.')
@@ -166,9 +166,8 @@ def _check_targets(sources: dict[str, Path], targets: dict[str, Path], overwrite
     if own is not None:
         raise UserError(f'{own} is an input, and would be overwritten. Choose another folder, or a --suffix.')
     if existing and not overwrite:
-        rest = f' and {len(existing) - _NAMED} more' if len(existing) > _NAMED else ''
         raise UserError(
-            f'{", ".join(map(str, existing[:_NAMED]))}{rest} exist already. Choose another folder or --suffix, or say '
+            f'{first_of([str(file) for file in existing])} exist already. Choose another folder or --suffix, or say '
             '--overwrite.'
         )
 

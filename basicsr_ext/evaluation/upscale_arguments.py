@@ -55,7 +55,8 @@ def add_forward_arguments(forward: argparse._ArgumentGroup) -> None:
         type=int,
         default=16,
         metavar='PIXELS',
-        help='of neighbouring tiles; tiling is exact where it covers the receptive field (default: 16)',
+        help='of neighbouring tiles, in pixels of the input; tiling is exact where it is as wide as the receptive field '
+        '(default: 16)',
     )
     forward.add_argument(
         '--self_ensemble',

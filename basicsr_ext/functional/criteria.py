@@ -80,9 +80,9 @@ def feature_map(
     """
     maps = [pixel_map(found[layer], wanted[layer], norm) for layer in layers]
     size = list(size)
-    return torch.cat([functional.interpolate(m, size=size, mode='bilinear', align_corners=False) for m in maps], 1).mean(
-        1, keepdim=True
-    )
+    return torch.cat(
+        [functional.interpolate(m, size=size, mode='bilinear', align_corners=False) for m in maps], 1
+    ).mean(1, keepdim=True)
 
 
 def adversarial_map(logits: Tensor, size: Sequence[int]) -> Tensor:

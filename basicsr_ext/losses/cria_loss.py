@@ -83,7 +83,9 @@ class CriaLoss(nn.Module):
         for argument, names in named.items():
             unknown = [name for name in names if name not in CRITERIA]
             if unknown:
-                raise UserError(f'{argument} of CriaLoss: expected names among {", ".join(CRITERIA)}, found {unknown[0]!r}.')
+                raise UserError(
+                    f'{argument} of CriaLoss: expected names among {", ".join(CRITERIA)}, found {unknown[0]!r}.'
+                )
             if argument in ('positives', 'negatives') and anchor in names:
                 raise UserError(f'{argument} of CriaLoss: {anchor} is the anchor, and cannot be compared with itself.')
         for argument, norm in (('pixel_norm', pixel_norm), ('feature_norm', feature_norm)):
@@ -109,7 +111,9 @@ class CriaLoss(nn.Module):
         self.mask_grad = mask_grad
         self.layers = {'perc_b': tuple(bottom_layers), 'perc_t': tuple(top_layers)}
         perceptual = [name for name in self.used if name in self.layers]
-        self.vgg = VGGFeatures([x for name in perceptual for x in self.layers[name]], vgg_weights) if perceptual else None
+        self.vgg = (
+            VGGFeatures([x for name in perceptual for x in self.layers[name]], vgg_weights) if perceptual else None
+        )
 
     @property
     def used(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG19_Weights, vgg19
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.weights import read_weights
+from basicsr_ext.storage.weights import read_weights
 
 LAYERS = tuple(NAMES['vgg19'])
 
@@ -91,6 +91,6 @@ def _weights(path: str | os.PathLike | None) -> tuple[dict[str, Tensor], str]:
         return torch.hub.load_state_dict_from_url(url, map_location='cpu', weights_only=True), url
     except (URLError, OSError) as error:
         raise UserError(
-            f'Weights of VGG-19: found none at {places[0]} or {places[1]}, and {url} cannot be reached ({error}). Put the file '
-            'into one of these places, or name it in the option vgg_weights.'
+            f'Weights of VGG-19: found none at {places[0]} or {places[1]}, and {url} cannot be reached ({error}). Put the '
+            'file into one of these places, or name it in the option vgg_weights.'
         ) from None

@@ -12,8 +12,9 @@ import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import nn
 
+from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_pair, as_tensor, check_options
-from basicsr_ext.metrics.networks import choose_device, fetching, freeze, load_features, require
+from basicsr_ext.metrics.networks import fetching, freeze, load_features, require
 
 
 @METRIC_REGISTRY.register()
@@ -43,7 +44,7 @@ def DISTS(
 
     Source: Ding et al., "Image quality assessment: unifying structure and texture similarity", TPAMI 2020, equation 8.
     """
-    chosen = choose_device(device)
+    chosen = resolve_device(device)
     network = build_dists(backbone_path).to(chosen)
     image, reference = (as_tensor(i, chosen) for i in as_pair(img, img2, crop_border, input_order))
     with torch.inference_mode():
@@ -73,7 +74,7 @@ def _check_ready(
     crop_border: int = 0, backbone_path: str | None = None, device: str = 'auto', input_order: str = 'HWC'
 ) -> None:
     check_options(crop_border, input_order)
-    choose_device(device)
+    resolve_device(device)
     build_dists(backbone_path)
 
 

@@ -12,9 +12,10 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from torch import nn
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_pair, as_tensor, check_options
-from basicsr_ext.metrics.networks import choose_device, fetching, freeze, load_features, require
-from basicsr_ext.models.weights import fit_weights, read_weights
+from basicsr_ext.metrics.networks import fetching, freeze, load_features, require
+from basicsr_ext.storage.weights import fit_weights, read_weights
 
 NETWORKS = ('alex', 'vgg', 'squeeze')
 
@@ -50,7 +51,7 @@ def LPIPS(
 
     Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", CVPR 2018, equation 1.
     """
-    chosen = choose_device(device)
+    chosen = resolve_device(device)
     network = build_lpips(net, backbone_path, linear_path).to(chosen)
     image, reference = (2 * as_tensor(i, chosen) - 1 for i in as_pair(img, img2, crop_border, input_order))
     with torch.inference_mode():
@@ -83,7 +84,7 @@ def _check_ready(
     input_order: str = 'HWC',
 ) -> None:
     check_options(crop_border, input_order)
-    choose_device(device)
+    resolve_device(device)
     build_lpips(net, backbone_path, linear_path)
 
 

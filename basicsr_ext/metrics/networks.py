@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.weights import fit_weights, read_weights
+from basicsr_ext.storage.weights import fit_weights, read_weights
 
 
 def require(module: str, metric: str, extra: str) -> ModuleType:
@@ -37,24 +36,6 @@ def require(module: str, metric: str, extra: str) -> ModuleType:
             f'{metric} needs the package {package}, which cannot be imported ({error}): pip install '
             f'"basicsr-ext[{extra}]" installs what it needs.'
         ) from None
-
-
-def choose_device(device: str) -> torch.device:
-    """Returns the device that an option names; ``auto`` is this process's GPU where there is one.
-
-    Raises:
-        UserError: There is no such device.
-    """
-    if device == 'auto':
-        return torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise UserError(
-            f'device: expected auto, cpu, or a GPU of this machine such as cuda, found {device!r} ({error}).'
-        ) from None
-    return chosen
 
 
 @contextmanager

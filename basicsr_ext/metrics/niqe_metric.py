@@ -26,6 +26,8 @@ def NIQE(
 ) -> float:
     """Natural image quality evaluator, on rounded luminance: how far an image is from undistorted photographs.
 
+    It runs on the CPU: BasicSR's is made of NumPy and SciPy.
+
     Args:
         img: BGR or grey image, uint8, or floating point on [0, 255]; at least two blocks of 96x96 pixels.
         img2: Not used; BasicSR hands it over where there is a GT image.

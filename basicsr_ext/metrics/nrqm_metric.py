@@ -11,8 +11,9 @@ import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_rgb, as_tensor, check_options
-from basicsr_ext.metrics.networks import choose_device, fetching, require
+from basicsr_ext.metrics.networks import fetching, require
 
 
 @METRIC_REGISTRY.register()
@@ -41,7 +42,7 @@ def NRQM(
 
     Source: Ma et al., "Learning a no-reference quality metric for single-image super-resolution", CVIU 2017.
     """
-    chosen = choose_device(device)
+    chosen = resolve_device(device)
     image = as_tensor(as_rgb(img, crop_border, input_order), chosen)
     with torch.inference_mode():
         return float(build_nrqm(str(chosen), 'yiq', model_path)(image))
@@ -77,7 +78,7 @@ def check_nrqm(color_space: str = 'yiq', **options: Any) -> None:
         UserError: An option is wrong, or the package or the model are missing.
     """
     check_options(options.get('crop_border', 0), options.get('input_order', 'HWC'))
-    build_nrqm(str(choose_device(options.get('device', 'auto'))), color_space, options.get('model_path'))
+    build_nrqm(str(resolve_device(options.get('device', 'auto'))), color_space, options.get('model_path'))
 
 
 NRQM.better = 'higher'

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_rgb, as_tensor
-from basicsr_ext.metrics.networks import choose_device
 from basicsr_ext.metrics.niqe_metric import NIQE
 from basicsr_ext.metrics.nrqm_metric import build_nrqm, check_nrqm
 
@@ -27,12 +27,14 @@ def PI(
 ) -> float:
     """Perceptual index of the PIRM challenge: ((10 - NRQM) + NIQE) / 2, of an image alone.
 
+    NIQE runs on the CPU, NRQM on the device.
+
     Args:
         img: BGR or grey image, uint8, or floating point on [0, 255]; at least two blocks of 96x96 pixels.
         img2: Not used; BasicSR hands it over where there is a GT image.
         crop_border: Pixels to leave out at each side; the challenge left out 4.
         model_path: As for NRQM.
-        device: auto (the GPU where there is one), cpu, cuda, ...
+        device: For NRQM: auto (the GPU where there is one), cpu, cuda, ...
         input_order: HWC or CHW.
         better: Read by BasicSR's record of the best iteration.
 
@@ -41,7 +43,7 @@ def PI(
 
     Source: Blau et al., "The 2018 PIRM challenge on perceptual image super-resolution", ECCV workshops 2018, equation 1.
     """
-    chosen = choose_device(device)
+    chosen = resolve_device(device)
     image = as_tensor(as_rgb(img, crop_border, input_order), chosen)
     with torch.inference_mode():
         nrqm = float(build_nrqm(str(chosen), 'ycbcr', model_path)(image))

@@ -18,7 +18,7 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional.precision import autocast
 from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.models.guard import Guard, GuardOptions
-from basicsr_ext.models.inference_options import run_in_test
+from basicsr_ext.models.inference_options import keep_luminance, run_in_test
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
 from basicsr_ext.models.player import GradClip, Player
 from basicsr_ext.models.step_options import StepOptions
@@ -374,9 +374,7 @@ class TrainingModel(SRModel):
         """
         network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.net_g
         self.output, self.output_luminance = run_in_test(network, self.lq, self.opt)
-        self.gt_luminance = None
-        if self.lq.ndim == 4 and self.lq.shape[1] == 1:
-            self.output_luminance, self.gt_luminance = self.output, getattr(self, 'gt', None)
+        keep_luminance(self)
 
     # ---- state ---------------------------------------------------------------------------------------------------
 

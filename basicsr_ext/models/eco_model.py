@@ -15,7 +15,7 @@ from basicsr_ext.functional.centroid import mix
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_options import ECOOptions
-from basicsr_ext.models.weights import sha256
+from basicsr_ext.storage.weights import sha256
 
 
 @MODEL_REGISTRY.register()

@@ -64,3 +64,14 @@ def run_in_test(network: nn.Module, images: torch.Tensor, opt: Mapping[str, Any]
             return super_resolve(network, images, how)
     finally:
         network.train(training)
+
+
+def keep_luminance(model: Any) -> None:
+    """Where a model is tested on luminance, keeps it for metrics before BasicSR rounds it to images of 8 bits.
+
+    Args:
+        model: Has tested ``lq``. Gets ``gt_luminance``, which is ``None`` where images are in colour.
+    """
+    model.gt_luminance = None
+    if model.lq.ndim == 4 and model.lq.shape[1] == 1:
+        model.output_luminance, model.gt_luminance = model.output, getattr(model, 'gt', None)

@@ -8,7 +8,7 @@ import torch
 from basicsr.archs import build_network
 
 from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
-from basicsr_ext.models.weights import load_weights
+from basicsr_ext.storage.weights import load_weights
 
 
 class Teacher(OptionBlock):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import numpy as np
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.digest import image_digest
 from basicsr_ext.functional.resize import downsample
+from basicsr_ext.prepare.assembling import assemble, begin
 from basicsr_ext.prepare.jobs import check_workers, run_jobs
+from basicsr_ext.prepare.keeping import kept
+from basicsr_ext.prepare.output import Output
 from basicsr_ext.prepare.pieces import Pieces
 from basicsr_ext.prepare.pixels import from_unit, to_unit
 from basicsr_ext.prepare.sharing import on_first_rank
-from basicsr_ext.prepare.step import Output, assemble, refuse_existing
 from basicsr_ext.storage import ImageStore, RawLmdbStore
 
 Forward = Callable[[Sequence[str], Sequence[np.ndarray]], list[np.ndarray]]
@@ -62,11 +64,10 @@ class CentroidPieces:
             UserError: An output exists, an image is damaged, or the stopped run had other settings.
         """
         workers = check_workers(num_workers)
-        self._finished_before = refuse_existing(self._pieces, self._outputs)
         for output in self._outputs.values():
             if not output.is_store:
                 raise UserError(f'{output.path}: the name of a store must end in ".lmdb".')
-        self._pieces.begin()
+        self._finished_before = begin(self._pieces, self._outputs)
         fresh = not any(self._pieces.has(index) for index in range(len(self._batches)))
         if fresh and not isinstance(self._store, RawLmdbStore):
             # A damaged image shall not be found after hours.
@@ -123,26 +124,9 @@ class CentroidPieces:
             assemble(self._pieces, count, outputs)
         self._pieces.remove()
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keeps the pieces where work fails or is stopped, and says so; a folder without pieces is not kept.
-
-        Raises:
-            UserError: The one that comes, with a note of what is kept.
-        """
-        try:
-            yield
-        except BaseException as error:
-            done = sum(self._pieces.has(index) for index in range(len(self._batches)))
-            if self._pieces.owned and not done:
-                self._pieces.remove()
-            self._pieces.leave()
-            if isinstance(error, UserError) and done and self._pieces.owned:
-                raise UserError(
-                    f'{error} {done} of {len(self._batches)} pieces of the work are kept in {self._pieces.folder}: the '
-                    'same command goes on with them; remove that folder to begin anew.'
-                ) from error
-            raise
+    def kept(self) -> AbstractContextManager[None]:
+        """Keeps the pieces where work fails or is stopped, and says so: what the network or the device did can be mended."""
+        return kept(self._pieces, len(self._batches), after=UserError)
 
 
 def _read(store: ImageStore, key: str) -> None:

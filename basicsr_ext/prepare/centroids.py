@@ -12,18 +12,19 @@ import torch
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional import inference
+from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.functional.digest import keys_digest
 from basicsr_ext.functional.precision import PRECISIONS
 from basicsr_ext.functional.tiling import check_tile
 from basicsr_ext.models.network_needs import needs_of
-from basicsr_ext.models.weights import sha256
 from basicsr_ext.prepare.centroid_pieces import CentroidPieces
 from basicsr_ext.prepare.pixels import to_unit
 from basicsr_ext.prepare.recognised import recognised_teacher
 from basicsr_ext.prepare.sharing import on_first_rank, own_device, shared_work
-from basicsr_ext.prepare.step import source_record
-from basicsr_ext.prepare.teacher import build_teacher, check_network_option, resolve_device
-from basicsr_ext.storage import ImageStore, open_store
+from basicsr_ext.prepare.source import open_source, source_record
+from basicsr_ext.prepare.teacher import build_teacher, check_network_option
+from basicsr_ext.storage import ImageStore
+from basicsr_ext.storage.weights import sha256
 
 DTYPES = ('uint8', 'uint16', 'float32')
 
@@ -117,10 +118,12 @@ def make_centroids(
         teacher = None
     settings = Pass(scale, tile, overlap, batch_size, precision, self_ensemble)
     settings.check()
-    store = open_store(lq)
+    store = open_source(lq)
     if teacher is None:
         teacher = build_teacher(network, weights, param_key, where)
         settings = settings._replace(window=needs_of(network).window)
+    else:
+        settings = settings._replace(window=teacher.size_multiple)
     teacher = teacher.to(where)
     record = {
         'network': dict(network),
@@ -182,7 +185,9 @@ def super_resolve(
             teacher, batch.contiguous().to(device), inference.Inference(**settings._asdict())
         )
         outputs = outputs.images.permute(0, 2, 3, 1).cpu().numpy()
-    except RuntimeError as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a network makes of an image that it was not made for
         raise _explained(error, name, images[0].shape) from error
     if outputs.shape[-1] != images[0].shape[-1]:
         raise UserError(
@@ -196,11 +201,12 @@ def super_resolve(
     return list(outputs)
 
 
-def _explained(error: RuntimeError, name: str, shape: tuple[int, ...]) -> UserError:
+def _explained(error: Exception, name: str, shape: tuple[int, ...]) -> UserError:
     if isinstance(error, torch.cuda.OutOfMemoryError):
         hint = 'the device has not enough memory: choose a smaller tile or batch size'
     else:
-        hint = f'{str(error).splitlines()[0]}. Does its number of input channels fit?'
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = f'{reason}. Does its number of input channels fit?'
     return UserError(
         f'The network fails on image "{name}" of {shape[0]}x{shape[1]} pixels, {shape[2]} channels: {hint}.'
     )

@@ -11,12 +11,11 @@ import numpy as np
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.perceptual_hash import BITS, hash_distances, turned_hashes
+from basicsr_ext.prepare.distances import DISTANCE
 from basicsr_ext.prepare.jobs import check_workers
 from basicsr_ext.prepare.survey import Seen, survey
 from basicsr_ext.report.tables import align
 from basicsr_ext.storage import ImageSpec
-
-DISTANCE = 60  # versions of one image differ in fewer bits, different images in over 90
 
 Set = Mapping[str, Seen]
 
@@ -53,7 +52,8 @@ def check_sets(
         num_workers: Processes; ``None``: one for each processor.
 
     Returns:
-        Problems: missing, extra and damaged images, wrong sizes and scales, channels, depths, test images.
+        Problems: missing, extra and damaged images, two of one name, wrong sizes and scales, channels, alpha, depths, test
+        images.
 
     Raises:
         UserError: An argument is wrong, or a set cannot be opened.
@@ -86,6 +86,16 @@ def _alone(name: str, images: Set) -> Iterator[Problem]:
     yield from (
         Problem(f'{name} {key}', 'damaged', 'an image', seen.damage) for key, seen in images.items() if seen.damage
     )
+    yield from (
+        Problem(f'{name} {key}', 'same name', 'a key of its own', seen.namesake)
+        for key, seen in images.items()
+        if seen.namesake
+    )
+    yield from (
+        Problem(f'{name} {key}', 'channels', 'no alpha', 'alpha, which is dropped')
+        for key, seen in images.items()
+        if seen.alpha
+    )
     for problem, describe in (('channels', _channels), ('bit depth', _depth)):
         found = {key: describe(seen.spec) for key, seen in images.items() if seen.spec}
         usual = Counter(found.values()).most_common(1)
@@ -97,6 +107,7 @@ def _alone(name: str, images: Set) -> Iterator[Problem]:
 
 
 def _pairs(gt_set: Set, lq_set: Set, scale: int, template: str) -> Iterator[Problem]:
+    gt_set, lq_set = ({key: seen for key, seen in images.items() if not seen.namesake} for images in (gt_set, lq_set))
     partners = {key: template.format(key) for key in gt_set}
     for key in lq_set:
         if key not in set(partners.values()):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import CutShort, UserError
 
 Job = TypeVar('Job')
 _MOST_BY_DEFAULT = 16
@@ -62,7 +62,8 @@ def run_jobs(
         unit: What a job is, for the progress bar.
 
     Raises:
-        UserError: What a job raised; or a worker was killed.
+        UserError: What a job raised.
+        CutShort: A worker was killed.
     """
     progress = tqdm(total=done + len(jobs), initial=done, desc=description, unit=unit, disable=None)
     with progress:
@@ -96,7 +97,7 @@ def _in_workers(function: Callable[[Job], Any], jobs: Sequence[Job], num_workers
             for future in finished:
                 yield future.result()
     except BrokenProcessPool as error:
-        raise UserError(
+        raise CutShort(
             f'{error} Most likely the memory did not suffice: choose fewer processes (--num_workers).'
         ) from error
     finally:

@@ -12,10 +12,12 @@ from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.resize import downsample, mod_crop, upsample
 from basicsr_ext.prepare.jobs import check_workers
+from basicsr_ext.prepare.output import KIND, Output
 from basicsr_ext.prepare.pixels import from_unit, to_unit
-from basicsr_ext.prepare.step import KIND, Output, make_images, source_record
+from basicsr_ext.prepare.source import open_source, source_record
+from basicsr_ext.prepare.step import make_images
 from basicsr_ext.prepare.stores import check_compress_level
-from basicsr_ext.storage import ImageStore, open_store
+from basicsr_ext.storage import ImageStore
 
 DTYPES = ('uint8', 'uint16', 'float32')
 
@@ -66,7 +68,7 @@ def make_lr(
         raise UserError(f'dtype: expected one of {", ".join(DTYPES)}, found {dtype!r}.')
     check_compress_level(compress_level)
     num_workers = check_workers(num_workers)
-    store = open_store(input)
+    store = open_source(input)
     _check_sizes(store, scale)
     record = {
         'kind': 'lr',

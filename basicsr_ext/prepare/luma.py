@@ -13,9 +13,11 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional.luminance import luminance
 from basicsr_ext.functional.resize import downsample, imresize, mod_crop, upsample
 from basicsr_ext.prepare.jobs import check_workers
+from basicsr_ext.prepare.output import Output
 from basicsr_ext.prepare.pixels import to_unit
-from basicsr_ext.prepare.step import Output, make_images, source_record
-from basicsr_ext.storage import ImageStore, open_store
+from basicsr_ext.prepare.source import open_source, source_record
+from basicsr_ext.prepare.step import make_images
+from basicsr_ext.storage import ImageStore
 
 FACTORS = (1.0, 0.7, 0.5)
 PATCH_SIZE = 41
@@ -61,7 +63,7 @@ def make_luma(
     paths = {'luma_lq': output_lq, 'luma_small': output_small, 'luma': output}
     _check(inputs, [path for path in paths.values() if path is not None], scales, factors, patch_size)
     num_workers = check_workers(num_workers)
-    stores = [open_store(path, channels=3) for path in inputs]
+    stores = [open_source(path, channels=3) for path in inputs]
     kinds = [kind for kind, path in paths.items() if path is not None]
     make = _MakeCopies(stores, tuple(scales), tuple(factors), patch_size, kinds)
     jobs = [(number, key) for number, store in enumerate(stores) for key in store.keys()]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import CutShort, UserError
+from basicsr_ext.prepare.whole_files import packed, unpacked, write_whole
 
 SUFFIX = '.parts'
 _SETTINGS = 'settings.json'
@@ -33,6 +32,7 @@ class Pieces:
 
     Attributes:
         owned: Whether this process has begun the folder, or goes on with it.
+        went_on: Whether a former run's settings were there.
     """
 
     def __init__(self, output: str | Path, settings: Mapping[str, Any]) -> None:
@@ -40,6 +40,7 @@ class Pieces:
         self.folder = self.output.with_name(self.output.name + SUFFIX)
         self._settings = json.loads(json.dumps(settings))
         self.owned = False
+        self.went_on = False
         self._lock: int | None = None
 
     def begin(self) -> None:
@@ -63,6 +64,7 @@ class Pieces:
         file = self.folder / _SETTINGS
         if file.exists():
             self._compare(_read_settings(file))
+            self.went_on = True
             return
         try:
             write_whole(file, json.dumps(self._settings, indent=1).encode())
@@ -90,20 +92,26 @@ class Pieces:
     def save(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keeps the arrays of a piece under their names."""
         with self.reporting():
-            write_whole(self._file(index), *_packed(arrays))
+            write_whole(self._file(index), *packed(arrays))
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """Gives the arrays of a finished piece by name, read-only.
 
         Raises:
-            UserError: Its file is damaged; it is removed, so that the next run makes it anew.
+            CutShort: Its file cannot be read; or it is damaged, and removed, so that the next run makes it anew.
         """
         file = self._file(index)
         try:
-            return _unpacked(file.read_bytes())
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            file.unlink(missing_ok=True)
-            raise UserError(
+            return unpacked(file.read_bytes())
+        except OSError as error:  # which says nothing against the piece
+            raise CutShort(
+                f'{file}: reading a piece of the work failed ({error.strerror or error}). Run the same command again '
+                'when it can be read.'
+            ) from error
+        except (ValueError, TypeError, KeyError) as error:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+            raise CutShort(
                 f'{file}: a piece of the work is damaged ({error}), and was removed. Run the same command again: that '
                 'makes it anew.'
             ) from error
@@ -117,6 +125,11 @@ class Pieces:
         """Notes that all pieces are there: outputs that exist from now on are made of them."""
         with self.reporting():
             write_whole(self.folder / _WHOLE, b'')
+
+    def unset_whole(self) -> None:
+        """Takes that note back: no output was made."""
+        with suppress(OSError):
+            (self.folder / _WHOLE).unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Lets go of the folder; it stays, to be gone on with."""
@@ -139,7 +152,7 @@ class Pieces:
         try:
             yield
         except OSError as error:
-            raise WritingFailed(
+            raise CutShort(
                 f'{self.output}: writing failed ({error.strerror or error}). Check that the place is writable and has '
                 'room, or choose another.'
             ) from error
@@ -161,50 +174,6 @@ class Pieces:
             raise UserError(f'{self.output}: another process is making it now. Run one at a time.') from None
         except OSError:  # a file system without locks
             pass
-
-
-class WritingFailed(UserError):
-    """The disk is full, or the place cannot be written: what is done so far is still good."""
-
-
-def write_whole(file: Path, *content: bytes | memoryview, scratch: Path | None = None) -> None:
-    """Writes a file that appears under its name only when it is whole.
-
-    Args:
-        file: To write.
-        content: In parts.
-        scratch: Folder on the same disk where a kill may leave an unfinished file; default: that of the file.
-    """
-    temporary = (scratch or file.parent) / f'.{file.name}.{os.getpid()}'
-    try:
-        with temporary.open('wb') as stream:
-            stream.writelines(content)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _packed(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryview]:
-    """A line of JSON (name, dtype, shape and checksum of each array), then the arrays' bytes."""
-    buffers = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays.values()]
-    index = [
-        (name, array.dtype.str, array.shape, zlib.crc32(buffer))
-        for (name, array), buffer in zip(arrays.items(), buffers, strict=True)
-    ]
-    yield json.dumps(index).encode() + b'\n'
-    yield from buffers
-
-
-def _unpacked(content: bytes) -> dict[str, np.ndarray]:
-    line, _, _ = content.partition(b'\n')
-    arrays, start = {}, len(line) + 1
-    for name, dtype, shape, checksum in json.loads(line):
-        array = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
-        if zlib.crc32(content[start : start + array.nbytes]) != checksum:
-            raise ValueError('its checksum is wrong')
-        arrays[name] = array
-        start += array.nbytes
-    return arrays
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from basicsr_ext.prepare.pieces import write_whole
+from basicsr_ext.prepare.whole_files import write_whole
 
 PNG_TYPES = (np.dtype('uint8'), np.dtype('uint16'))
 

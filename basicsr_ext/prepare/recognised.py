@@ -10,7 +10,7 @@ from torch import nn
 
 import basicsr_ext
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.weights import read_weights
+from basicsr_ext.storage.weights import read_weights
 
 
 class Recognised(NamedTuple):
@@ -71,6 +71,7 @@ class _OneImage(nn.Module):
         super().__init__()
         self.model = descriptor.model
         self._descriptor = descriptor
+        self.size_multiple = descriptor.size_requirements.multiple_of  # of tiles, too
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self._descriptor(image)

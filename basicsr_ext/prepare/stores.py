@@ -9,8 +9,10 @@ import numpy as np
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.prepare.jobs import check_workers
-from basicsr_ext.prepare.step import KIND, Output, make_images, source_record
-from basicsr_ext.storage import ImageStore, open_store
+from basicsr_ext.prepare.output import KIND, Output
+from basicsr_ext.prepare.source import open_source, source_record
+from basicsr_ext.prepare.step import make_images
+from basicsr_ext.storage import ImageStore
 
 LAYOUTS = ('raw', 'basicsr')
 
@@ -46,7 +48,7 @@ def make_store(
     if Path(output).suffix != '.lmdb':
         raise UserError(f'output: expected a path ending in .lmdb, found {output}.')
     num_workers = check_workers(num_workers)
-    store = open_store(input, channels=channels)
+    store = open_source(input, channels=channels)
     target = Output(Path(output), store.channels, store.dtype, layout, compress_level, store.meta)
     make_images(
         partial(_copy, store),

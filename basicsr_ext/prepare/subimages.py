@@ -11,9 +11,11 @@ import numpy as np
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
 from basicsr_ext.prepare.jobs import check_workers
-from basicsr_ext.prepare.step import KIND, Output, make_images, source_record
+from basicsr_ext.prepare.output import KIND, Output
+from basicsr_ext.prepare.source import open_source, source_record
+from basicsr_ext.prepare.step import make_images
 from basicsr_ext.prepare.stores import check_compress_level
-from basicsr_ext.storage import ImageStore, open_store
+from basicsr_ext.storage import ImageStore
 
 # DIV2K's LR images carry the scale in their names. BasicSR takes it out, so that sub-images of HR and LR have one name.
 _SCALE_AT_END = re.compile(r'x[2348]$')
@@ -56,7 +58,7 @@ def make_subimages(
             raise UserError(f'{name}: expected an integer of at least {smallest}, found {value!r}.')
     check_compress_level(compress_level)
     num_workers = check_workers(num_workers)
-    store = open_store(input)
+    store = open_source(input)
     cut = _Cut(store, size, step, threshold)
     count = cut.check()
     record = {'kind': 'subimages', 'size': size, 'step': step, 'threshold': threshold, 'tool_version': __version__}

@@ -12,7 +12,7 @@ import torch
 import basicsr_ext
 from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.weights import load_weights
+from basicsr_ext.storage.weights import load_weights
 
 
 def teacher_from_file(path: str | Path, scale: int | None = None) -> tuple[dict[str, Any], int]:
@@ -85,25 +85,6 @@ def check_network_option(network: Mapping[str, Any]) -> None:
         json.dumps(network)
     except TypeError as error:
         raise UserError(f'network: expected plain values (numbers, texts, lists): {error}.') from None
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turns ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device that is there.
-
-    Raises:
-        UserError: The name is not one of a device, or there is no such device.
-    """
-    if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f'device: expected auto, cpu or a CUDA device that is present, found {name!r} ({reason}).'
-        ) from None
-    return device
 
 
 def _build(network: Mapping[str, Any]) -> torch.nn.Module:

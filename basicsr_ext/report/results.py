@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, writing_failed
 from basicsr_ext.report.tables import align, markdown_table
 
 DECIMALS = 4
@@ -149,10 +149,7 @@ def write_results(results: Sequence[Scores], folder: str | Path, settings: Mappi
         for name in FILES:
             os.replace(partial[name], folder / name)
     except OSError as error:
-        raise UserError(
-            f'output {folder}: writing failed ({error.strerror}). Check that the place is writable and has room, or '
-            'choose another.'
-        ) from None
+        raise writing_failed(f'output {folder}', error) from None
     finally:
         for path in partial.values():
             if os.path.lexists(path):

@@ -24,6 +24,16 @@ _INDEX_LINE = re.compile(r'(?P<key>.+)\.\w+ \((?P<height>\d+),(?P<width>\d+),(?P
 _HEADER_BYTES = 1024
 
 
+class DepthError(UserError):
+    """An image has another depth than the first one.
+
+    Attributes:
+        bits: Of its channels.
+    """
+
+    bits = 0
+
+
 class BasicSRLmdbStore(IndexedStore):
     """Images of an LMDB that BasicSR, or :class:`BasicSRLmdbWriter`, made. Every read decodes the whole image.
 
@@ -65,10 +75,12 @@ class BasicSRLmdbStore(IndexedStore):
         """Refuses an image that is not what the first image and meta_info.txt promise; grey for colour is harmless."""
         expected = self._headers[key]
         if found.bits != expected.bits:
-            raise UserError(
+            error = DepthError(
                 f'{self.path}: all images of a set must have the same depth, but "{self._first_key}" has '
                 f'{expected.bits} bits a channel and "{key}" has {found.bits}. Convert some, or make two LMDBs.'
             )
+            error.bits = found.bits
+            raise error
         if found[:2] != expected[:2] or found.channels > expected.channels:
             raise UserError(
                 f'{self.path}: {INDEX_FILE} says that image "{key}" has {expected[:3]} rows, columns and channels, but '

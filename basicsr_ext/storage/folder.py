@@ -66,22 +66,31 @@ def find_images(folder: Path) -> dict[str, str]:
     Raises:
         UserError: There are none, or two have the same key.
     """
-    if not folder.is_dir():
-        raise UserError(f'{folder}: expected a folder of images, and there is no such folder.')
     files: dict[str, str] = {}
-    try:
-        found = sorted(_walk(folder))
-    except OSError as error:
-        raise UserError(f'{error.filename}: this folder cannot be read: {error.strerror}.') from error
-    for file in found:
+    for file in list_images(folder):
         key = os.path.splitext(file)[0]
         if key in files:
             raise UserError(f'{folder}: "{files[key]}" and "{file}" have the same key "{key}"; rename or move one.')
         files[key] = file
-    if not files:
+    return files
+
+
+def list_images(folder: Path) -> list[str]:
+    """Gives the paths of the images below the folder, sorted.
+
+    Raises:
+        UserError: There are none.
+    """
+    if not folder.is_dir():
+        raise UserError(f'{folder}: expected a folder of images, and there is no such folder.')
+    try:
+        found = sorted(_walk(folder))
+    except OSError as error:
+        raise UserError(f'{error.filename}: this folder cannot be read: {error.strerror}.') from error
+    if not found:
         known = ', '.join(extension[1:] for extension in EXTENSIONS)
         raise UserError(f'{folder}: expected images ({known}) in this folder or its subfolders, and found none.')
-    return files
+    return found
 
 
 def _walk(folder: str | Path, prefix: str = '', above: frozenset[str] = frozenset()) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Self
 import lmdb
 import numpy as np
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, writing_failed
 
 PARTIAL_SUFFIX = '.partial'
 _FIRST_MAP_SIZE = 1 << 24
@@ -176,10 +176,7 @@ class LmdbWriter(ABC):
         try:
             yield
         except (OSError, lmdb.Error) as error:
-            raise UserError(
-                f'{self.path}: writing failed ({error}). Check that the place is writable and has room, or choose '
-                'another.'
-            ) from error
+            raise writing_failed(self.path, error) from error
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

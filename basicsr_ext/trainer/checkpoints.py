@@ -21,7 +21,7 @@ import torch
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.weights import NETWORK_KEY, sha256
+from basicsr_ext.storage.weights import NETWORK_KEY, sha256
 from basicsr_ext.trainer.randomness import generator_states, restore_generator_states
 from basicsr_ext.trainer.stock_losses import load_loss_states, loss_states
 

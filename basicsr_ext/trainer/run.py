@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -117,6 +116,8 @@ def _run(
 ) -> Session:
     # before torch is imported: a file that is no YAML is refused at once
     source = options if isinstance(options, OptionSource) else read_source(options, force_yml)
+    if not is_train:
+        source = source.for_test()
     register()
     from basicsr_ext.trainer.determinism import fix_cublas_workspace, process_settings_kept
 
@@ -143,6 +144,7 @@ def _run_checked(
 
     from basicsr_ext.compat import cuda_calls
     from basicsr_ext.trainer.determinism import refusal
+    from basicsr_ext.trainer.image_files import NO_ROOM
     from basicsr_ext.trainer.ranks import leave_ranks
     from basicsr_ext.trainer.seams import all_seams, installed
     from basicsr_ext.trainer.session import Session
@@ -171,9 +173,10 @@ def _run_checked(
                 session.keeper.end_run()
             session.gathered_scores = session.scores.gathered()
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in NO_ROOM:
             raise
-        raise UserError(f'The disk is full ({error}). Make room, then go on with --auto_resume.') from error
+        going_on = 'then go on with --auto_resume' if is_train else 'then test again'
+        raise UserError(f'The disk is full ({error}). Make room, {going_on}.') from error
     except (RuntimeError, MemoryError) as error:
         if out_of_memory.is_out_of_memory(error):
             raise UserError(out_of_memory.message(session.opt)) from error

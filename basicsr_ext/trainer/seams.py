@@ -38,7 +38,7 @@ def all_seams(session: Any) -> list[Seam]:
         session: The run (:class:`basicsr_ext.trainer.session.Session`), whose methods and values the replacements use.
     """
     from basicsr_ext.models.optimizers import build_optimizer
-    from basicsr_ext.trainer import shared_validation, stock_models
+    from basicsr_ext.trainer import image_files, shared_validation, stock_models
 
     return [
         Seam('basicsr.train:parse_options', session.parse_options, 'utils/options.py:82',
@@ -84,6 +84,19 @@ def all_seams(session: Any) -> list[Seam]:
         Seam('basicsr.models.realesrgan_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7',
              'needs images that are contiguous in memory, which an interpolation on the CPU does not promise'),
         Seam('basicsr.models.realesrnet_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7', 'as above'),
+        Seam('basicsr.utils.file_client:FileClient.get', image_files.get, 'utils/file_client.py:158',
+             'decoding does not know from where an image comes'),
+        *(
+            Seam(f'basicsr.data.{module}_dataset:imfrombytes', image_files.imfrombytes, 'utils/img_util.py:114',
+                 'trips over a damaged image, and does not name it')
+            for module in ('paired_image', 'single_image', 'realesrgan', 'realesrgan_paired', 'ffhq', 'reds', 'vimeo90k')
+        ),
+        *(
+            Seam(f'{module}:imwrite', image_files.imwrite, 'utils/img_util.py:135',
+                 'says neither which image could not be written, nor why')
+            for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
+                           'basicsr.models.video_recurrent_model', 'basicsr_ext.models.stage_validation')
+        ),
     ]  # fmt: skip
 
 

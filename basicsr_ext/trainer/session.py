@@ -111,6 +111,8 @@ class Session:
                 dataset['prefetch_mode'] = None  # BasicSR's thread hangs where a dataset raises an error
             elif self.on_cpu and dataset.get('prefetch_mode') == 'cuda':
                 dataset['prefetch_mode'] = None  # there is nothing to copy ahead to
+            if self.on_cpu:
+                dataset['pin_memory'] = False
         return opt, Namespace(opt=self.file_name, launcher=self.launcher, auto_resume=self.auto_resume)
 
     def _seed(self, seed: int) -> None:
@@ -178,6 +180,8 @@ class Session:
             else:
                 raise UserError(f'datasets.{name}: expected a name such as train, val or val_2.')
         total_iterations = int(opt['train']['total_iter'])
+        if sampler.start.iteration >= total_iterations:
+            logger.info(f'Iteration {sampler.start.iteration} of {total_iterations}: nothing is left to train.')
         last_epoch = sampler.position_after(total_iterations).epoch
         if self.resume_state is not None:
             self.resume_state['epoch'] = sampler.start.epoch

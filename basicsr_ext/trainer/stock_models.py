@@ -7,9 +7,9 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.img_process_util import filter2D as basicsr_filter2D
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from basicsr_ext.models.inference_options import run_in_test
+from basicsr_ext.models.inference_options import keep_luminance, run_in_test
 from basicsr_ext.models.optimizers import build_scheduler
-from basicsr_ext.models.weights import fit_weights, read_weights
+from basicsr_ext.storage.weights import fit_weights, read_weights
 
 
 def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
@@ -59,6 +59,7 @@ def test(self) -> None:
     """
     network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
     self.output, self.output_luminance = run_in_test(network, self.lq, self.opt)
+    keep_luminance(self)
 
 
 def setup_schedulers(self) -> None:

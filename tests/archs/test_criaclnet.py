@@ -24,7 +24,7 @@ def test_scales_and_views(variant, upscale):
     torch.testing.assert_close(views.sr, network(x))
     assert views.sr.shape == views.align.shape == views.unif.shape == (2, 3, 7 * upscale, 10 * upscale)
     assert views.mask.shape == (2, 1, 7 * upscale, 10 * upscale)
-    assert 0 <= views.mask.min() and views.mask.max() <= 1
+    assert views.mask.min() >= 0 and views.mask.max() <= 1
 
 
 @pytest.mark.parametrize('num_mask', [1, 2])

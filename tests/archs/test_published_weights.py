@@ -14,7 +14,7 @@ from basicsr_ext.archs.lapsrn_arch import LapSRN
 from basicsr_ext.archs.vdsr_arch import VDSR
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.resize import downsample, mod_crop, upsample
-from basicsr_ext.models.weights import fit_weights, load_weights, read_weights
+from basicsr_ext.storage.weights import fit_weights, load_weights, read_weights
 
 SET5 = ('baby', 'bird', 'butterfly', 'head', 'woman')
 

@@ -49,7 +49,9 @@ def stores(use_stores):
     made = {}
     for offset, (name, sizes) in enumerate(SIZES.items()):
         for kind, scale in (('gt', 2), ('lq', 1)):
-            images = {k: coordinates(h * scale, w * scale, 100 * offset + i) for i, (k, (h, w)) in enumerate(sizes.items())}
+            images = {
+                k: coordinates(h * scale, w * scale, 100 * offset + i) for i, (k, (h, w)) in enumerate(sizes.items())
+            }
             made[f'{name}_{kind}'] = MemoryStore(f'{name}_{kind}', images)
     return use_stores(made)
 
@@ -108,7 +110,9 @@ def test_samples_hang_on_their_ids_alone(stores, noise):
 
 def test_a_folder_of_a_store_is_a_source(use_stores):
     names = ['City/1', 'City/2', 'DIV2K/1', 'Cityscape/1']
-    use_stores({kind: MemoryStore(kind, {n: coordinates(20, 20, i) for i, n in enumerate(names)}) for kind in ('gt', 'lq')})
+    use_stores(
+        {kind: MemoryStore(kind, {n: coordinates(20, 20, i) for i, n in enumerate(names)}) for kind in ('gt', 'lq')}
+    )
     source = {'dataroot_gt': 'gt', 'dataroot_lq': 'lq'}
     options = TRAIN | {'scale': 1, 'sources': {'A': source | {'folder': 'City'}, 'B': source | {'folder': 'DIV2K/'}}}
     dataset = MixedStoreDataset(options)
@@ -155,7 +159,9 @@ def test_noise_is_that_of_the_windows(use_stores, output):
 def test_noise_keeps_to_the_range(use_stores):
     white, black = np.full((20, 20, 3), 255, np.uint8), np.zeros((20, 20, 3), np.uint8)
     images = {'b': black, 'w': white}
-    use_stores({'gt': MemoryStore('gt', images), 'lq': MemoryStore('lq', images), 'n': MemoryStore('n', {'0': speckle(0, 16)})})
+    use_stores(
+        {name: MemoryStore(name, images) for name in ('gt', 'lq')} | {'n': MemoryStore('n', {'0': speckle(0, 16)})}
+    )
     options = TRAIN | {
         'scale': 1, 'sources': {'A': {'dataroot_gt': 'gt', 'dataroot_lq': 'lq', 'noise': {'dataroot': 'n'}}}
     }  # fmt: skip
@@ -175,10 +181,10 @@ def test_noise_keeps_to_the_range(use_stores):
         (changed(Real={'weight': None}), 'weight for every source or for none, and Real has none'),
         (changed(Real={'weight': 0}), r'datasets\.train\.sources\.Real\.weight: '),
         (changed(Real={'dataroot_gt': None}), r'datasets\.train\.sources\.Real\.dataroot_gt: this option is required'),
-        (changed(Real={'dataroot': 'x'}), r'datasets\.train\.sources\.Real\.dataroot: unknown option; did you mean "dataroot_'),
+        (changed(Real={'dataroot': 'x'}), r'sources\.Real\.dataroot: unknown option; did you mean "dataroot_'),
         (changed(Real={'dataroot_lq': 'nowhere'}), r'datasets\.train\.sources\.Real\.dataroot_lq: nowhere is not'),
         (changed(Real={'dataroot_lq': 'clean_lq'}), r'datasets\.train\.sources\.Real\.dataroot_lq \(clean_lq\) does not hold'),
-        (changed(Real={'dataroot_gt': 'real_lq'}), r'datasets\.train\.sources\.Real\.dataroot_gt \(real_lq\): 2 of 2 images are'),
+        (changed(Real={'dataroot_gt': 'real_lq'}), r'sources\.Real\.dataroot_gt \(real_lq\): 2 of 2 images are'),
         (TRAIN | {'gt_size': 64}, r'datasets\.train\.gt_size: 64 needs LQ images of at least 32x32'),
         (changed(Real={'noise': {'dataroot': 'real_lq', 'probability': 2}}), r'noise\.probability'),
         (changed(Real={'noise': {'dataroot': 'nowhere'}}), r'sources\.Real\.noise\.dataroot: nowhere is not'),

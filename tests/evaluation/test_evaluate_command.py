@@ -58,6 +58,14 @@ def test_published_numbers(bench_dir, tmp_path, capsys, scale):
     assert f'{RCAN[scale][0]:.2f}' in printed
 
 
+@pytest.mark.parametrize(('arguments', 'noted'), [([], True), (['--scale', 2], False), (['--crop_border', 0], False)])
+def test_a_note_where_numbers_are_not_as_published(sets, capsys, arguments, noted):
+    _, printed, _ = run(
+        capsys, '--gt', sets / 'Set2' / 'HR', '--sr', sets / 'Perfect', '--num_workers', 0, *arguments
+    )  # fmt: skip
+    assert ('Without --scale no border is left out' in printed) == noted
+
+
 def test_table_and_files(sets, capsys):
     out = sets / 'out'
     status, printed, _ = run(

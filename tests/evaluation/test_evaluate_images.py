@@ -130,6 +130,25 @@ def test_grey_images(folders):
         open_images('m', folders / 'grey', open_store(folders / 'GT'))
 
 
+def test_grey_images_do_not_depend_on_others(folders):
+    """A folder is read in colour where one of its images has colours."""
+    image = open_store(folders / 'GT').read('cup')
+    for folder in ('grey_gt', 'grey_sr'):
+        write(folders / folder / 'cup.png', image[..., 1])
+    alone = open_images('m', folders / 'grey_sr', open_store(folders / 'grey_gt')).read('cup')
+    blind = open_images('m', folders / 'grey_sr', None).read('cup')
+    for folder in ('grey_gt', 'grey_sr'):
+        write(folders / folder / 'other.png', image)
+    among = open_images('m', folders / 'grey_sr', open_store(folders / 'grey_gt'))
+    assert among.read('other')['img'].shape == (41, 62, 3)
+    for key, array in among.read('cup').items():
+        np.testing.assert_array_equal(array, alone[key])
+    np.testing.assert_array_equal(open_images('m', folders / 'grey_sr', None).read('cup')['img'], blind['img'])
+    write(folders / 'grey_sr' / 'cup.png', image)  # of a network in colour: as such a test scores it
+    pair = open_images('m', folders / 'grey_sr', open_store(folders / 'grey_gt')).read('cup')
+    np.testing.assert_array_equal(pair['img2'], np.repeat(image[..., 1:2], 3, axis=2))
+
+
 def test_alpha_is_found(folders):
     image = open_store(folders / 'GT').read('cup')
     alpha = np.full((*image.shape[:2], 1), 9, np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
 
@@ -211,6 +212,55 @@ def test_bad_weights(root, capsys):
     record = {'label': 'net_d', 'network': {'type': 'UNetDiscriminatorSN'}, 'scale': 2}
     save_network(root / 'd.pth', TINY_EDSR, basicsr_ext=record)
     assert 'the discriminator UNetDiscriminatorSN' in fails(root, capsys, '--weights', 'd.pth')
+
+
+def test_weights_of_another_network_are_refused_before_the_first_test(root, capsys):
+    save_network(root / 'other.pth', {**TINY_EDSR, 'num_feat': 6})
+    error = fails(root, capsys, '--weights', 'a.pth', 'other.pth')
+    assert error.startswith('basicsr test: error: --weights: ') and 'other.pth' in error
+
+
+def test_scores_are_there_before_the_next_checkpoint_is_tested(root, monkeypatch):
+    from basicsr_ext.evaluation import testing
+
+    test, expected = testing.run.test, []
+
+    def cut_short(*arguments, **named):
+        if named['subfolder'] == 'b':
+            raise basicsr_ext.UserError('memory is short')
+        done = test(*arguments, **named)
+        expected.append(done.scores)
+        return done
+
+    monkeypatch.setattr(testing.run, 'test', cut_short)
+    with pytest.raises(basicsr_ext.UserError, match='memory is short'):
+        basicsr_ext.test(scored_options(root), ['a.pth', 'b.pth'], root=root)
+    assert results(root / 'results/scored/a')['First', 'a'].keys() == expected[0]['First'].keys()
+    for image, scores in results(root / 'results/scored/a')['First', 'a'].items():
+        assert scores == pytest.approx(expected[0]['First'][image])
+
+
+@pytest.mark.parametrize('kind', ['lr', 'hr'])
+def test_a_damaged_image_is_named(root, capsys, kind):
+    file = root / kind / 'rocket.png'
+    content = file.read_bytes()
+    file.write_bytes(content[:50] + b'x' * (len(content) - 50))
+    assert main(['test', '-opt', str(write_options(root / 't.yml', scored_options(root)))]) == 2
+    error = capsys.readouterr().err
+    assert f'{kind}/rocket.png ({"lq" if kind == "lr" else "gt"}) is damaged' in error and 'Traceback' not in error
+
+
+def test_a_full_disk_is_named(root, capsys, monkeypatch):
+    from basicsr_ext.trainer import image_files
+
+    def full(path, mode):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(image_files, 'open', full, raising=False)
+    assert main(['test', '-opt', str(write_options(root / 't.yml', scored_options(root, save_img=True)))]) == 2
+    error = capsys.readouterr().err
+    assert 'The disk is full' in error and '_scored.png' in error and 'Traceback' not in error
+    assert 'then test again' in error and '--auto_resume' not in error
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -15,11 +17,13 @@ from run_helpers import TINY_EDSR, sr_options, write_images, write_options, writ
 
 import basicsr_ext
 from basicsr_ext.cli import main
+from basicsr_ext.evaluation import network_file
 from basicsr_ext.evaluation import upscale as upscaling
 from basicsr_ext.functional.inference import Inference
 from basicsr_ext.functional.resize import upsample
 from basicsr_ext.functional.self_ensemble import self_ensemble
 from basicsr_ext.functional.ycbcr import rgb_to_ycbcr
+from basicsr_ext.models.network_needs import Needs
 from basicsr_ext.trainer.run import _forget_logger
 
 basicsr_ext.register()
@@ -227,7 +231,6 @@ def test_networks_of_enlarged_images(root):
     residual = torch.nn.Conv2d(3, 3, 3, padding=1)
     from basicsr_ext.evaluation.network_file import TrainedNetwork
     from basicsr_ext.evaluation.pictures import Picture
-    from basicsr_ext.models.network_needs import Needs
 
     image = read('in/coffee.png')
     trained = TrainedNetwork(residual.eval().requires_grad_(False), 1, Needs(1, False))
@@ -264,7 +267,9 @@ def test_bad_images(root, capsys):
 def test_bad_weights(root, capsys):
     torch.save(build(TINY_EDSR).state_dict(), 'bare.pth')
     images = ['-i', 'in', '--weights']
-    assert 'this file holds weights only' in fails(capsys, *images, 'bare.pth')
+    error = fails(capsys, *images, 'bare.pth')
+    assert 'his file holds weights only' in error
+    assert importlib.util.find_spec('spandrel') is None or 'UnsupportedModelError' in error
     assert 'expected a file at nowhere.pth' in fails(capsys, *images, 'nowhere.pth')
     assert 'found a folder' in fails(capsys, *images, 'in')
     (root / 'x.yml').write_text(
@@ -299,6 +304,28 @@ def test_bad_weights(root, capsys):
 def test_bad_arguments(root, capsys, arguments, message):
     save(root / 'a.pth', TINY_EDSR)
     assert message in fails(capsys, '-i', 'in', '--weights', 'a.pth', *arguments)
+
+
+def test_sides_that_a_network_does_not_take(root, capsys, monkeypatch):
+    """Pixels of 2x2 become channels; images have 30x25 pixels."""
+    network = {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'scale': 2, 'num_feat': 4, 'num_block': 1,
+               'num_grow_ch': 2}  # fmt: skip
+    save(root / 'a.pth', network)
+    run('-i', 'in', '--weights', 'a.pth')
+    assert read('out/coffee.png').shape == (60, 50, 3)
+    shutil.rmtree('out')
+    monkeypatch.setattr(network_file, 'needs_of', lambda network: Needs(1, False))
+    assert 'in/astronaut.png: the network fails on this image of 30x25 pixels: AssertionError.' in fails(
+        capsys, '-i', 'in', '--weights', 'a.pth'
+    )
+
+
+def test_recognised_networks_say_their_multiple(root):
+    pytest.importorskip('spandrel')
+    torch.save(build({'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'scale': 2, 'num_feat': 16,
+                      'num_block': 1}).state_dict(), 'bare.pth')  # fmt: skip
+    trained = network_file.open_network('bare.pth', torch.device('cpu'))
+    assert trained.scale == 2 and trained.needs.window % 2 == 0
 
 
 def test_values_that_are_not_finite(root, capsys):

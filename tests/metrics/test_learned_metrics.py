@@ -16,7 +16,7 @@ from basicsr.metrics import calculate_metric
 
 from basicsr_ext.metrics.dists_metric import build_dists
 from basicsr_ext.metrics.lpips_metric import build_lpips
-from basicsr_ext.models.weights import read_weights
+from basicsr_ext.storage.weights import read_weights
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_whole_network_as_torchvision_saves_it(squeeze, tmp_path):
         ({'net': 'resnet'}, 'net: expected one of alex, vgg, squeeze'),
         ({'backbone_path': '/nonexistent.pth'}, 'expected a file at /nonexistent.pth, found none'),
         ({'net': 'alex'}, 'do not fit alexnet'),
-        ({'device': 'cuda:99'}, "device: expected auto, cpu, or a GPU of this machine such as cuda, found 'cuda:99'"),
+        ({'device': 'cuda:99'}, "device: expected auto, cpu or a CUDA device that is present, found 'cuda:99'"),
     ],
 )
 def test_wrong_options_of_lpips(squeeze, change, message):

@@ -134,6 +134,23 @@ def test_learning_rate_restarts_and_logs_tell_the_round(images, tmp_path):
     assert 'round 1' in log_text(tmp_path / 'experiments/run')
 
 
+def test_momentum_is_kept_where_the_learning_rate_restarts(images, tmp_path):
+    model = built(ail_options(images), tmp_path)
+    (optimizer,) = model.optimizers
+    for iteration in (1, 2):
+        model.update_learning_rate(iteration)
+        model.feed_data(model.images.batch(0))
+        model.optimize_parameters(iteration)
+    momentum = [state['momentum_buffer'].clone() for state in optimizer.state.values()]
+    rates = [optimizer.param_groups[0]['lr']]
+    model.update_learning_rate(3)
+    rates.append(optimizer.param_groups[0]['lr'])
+    assert rates == pytest.approx([1e-4, 1e-3])
+    assert momentum and all(value.abs().max() > 0 for value in momentum)
+    for state, before in zip(optimizer.state.values(), momentum, strict=True):
+        assert torch.equal(state['momentum_buffer'], before)
+
+
 def test_pictures_of_chosen_images(images, tmp_path):
     assert train(tmp_path, ail_options(images, pictures=['coffee'])) == 0
     folder = tmp_path / 'experiments/run/importance/pictures'
@@ -564,7 +581,7 @@ def test_a_model_that_met_no_images_says_so(images, tmp_path):
 
 
 def test_a_moved_teacher_may_go_on(images, tmp_path, capfd):
-    options = ail_options(images)
+    options = ail_options(images, step=0.15)
     options['train']['total_iter'] = 3
     assert train(tmp_path, options) == 0
     teacher = tmp_path / 'moved.pth'

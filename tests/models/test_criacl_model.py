@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import final_state, forked, model_options, on_ranks, run, sr_options, write_options, write_pairs
+from run_helpers import (
+    TINY_EDSR,
+    final_state,
+    forked,
+    model_options,
+    on_ranks,
+    run,
+    sr_options,
+    write_options,
+    write_pairs,
+)
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.criteria import adversarial_map, align_loss, dissimilarity_map, pixel_map, uniformity_loss
@@ -45,7 +55,13 @@ def criacl_options(images: Path, **cria) -> dict:
         perceptual_opt={'type': 'FeatureLoss', 'layer_weights': {'conv2_1': 1.0}, 'vgg_weights': vgg},
         gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.005},
         optim_d={'type': 'Adam', 'lr': 1e-3},
-        cria_opt={'type': 'CriaLoss', 'bottom_layers': ['relu1_1'], 'top_layers': ['relu2_1'], 'vgg_weights': vgg, **cria},
+        cria_opt={
+            'type': 'CriaLoss',
+            'bottom_layers': ['relu1_1'],
+            'top_layers': ['relu2_1'],
+            'vgg_weights': vgg,
+            **cria,
+        },
     )
     options['logger'].update(print_freq=1, save_checkpoint_freq=1)
     return options
@@ -179,7 +195,9 @@ ABLATIONS = {
 @pytest.mark.parametrize('changes', ABLATIONS.values(), ids=ABLATIONS)
 def test_every_row_of_the_ablations_trains(images, tmp_path, changes):
     network = {key: changes[key] for key in ('projector', 'variant') if key in changes}
-    options = criacl_options(images, **{key: changes[key] for key in changes if key not in network and key != 'cria_opt'})
+    options = criacl_options(
+        images, **{key: changes[key] for key in changes if key not in network and key != 'cria_opt'}
+    )
     options['network_g'].update(network)
     if 'cria_opt' in changes:
         del options['train']['cria_opt']
@@ -345,12 +363,18 @@ def test_features_are_computed_once(images):
 
 
 def test_resumes_to_the_bit(images, tmp_path):
-    """Killed in its third iteration and resumed: as one that nobody stopped."""
+    """Killed in its third iteration and resumed: as one that nobody stopped. Samples come from two sources, with noise."""
+    options = criacl_options(images)
+    block = options['datasets']['train']
+    source = {'dataroot_gt': block.pop('dataroot_gt'), 'dataroot_lq': block.pop('dataroot_lq'), 'weight': 1}
+    noise = {'dataroot': f'{images}/hr', 'probability': 0.7}
+    del block['io_backend']
+    block.update(type='MixedStoreDataset', sources={'A': {**source, 'noise': noise}, 'B': {**source, 'weight': 2}})
     states = []
     for name in ('whole', 'killed'):
         root = tmp_path / name
         root.mkdir()
-        path = write_options(root / 'o.yml', criacl_options(images))
+        path = write_options(root / 'o.yml', options)
         if name == 'killed':
             assert forked(_run_until_a_kill, root, path) == -9
         assert forked(run, root, path, *(['--auto_resume'] if name == 'killed' else [])) == 0
@@ -375,7 +399,7 @@ def _run_until_a_kill(root: Path, path: Path) -> int:
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda o: o.update(network_g={'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'upscale': 2}), 'needs a network of two views'),
+        (lambda o: o.update(network_g=dict(TINY_EDSR)), 'needs a network of two views'),
         (lambda o: o.pop('network_d'), 'network_d: expected a block'),
         (lambda o: o['train'].pop('optim_d'), 'train.optim_d: expected a block'),
         (lambda o: o['train'].pop('gan_opt'), 'train.cria_opt compares the criterion adv'),

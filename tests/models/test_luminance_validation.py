@@ -78,4 +78,4 @@ def test_luminance_is_not_rounded(photos, tmp_path, model_type):
     )
     expected = psnr(lq, gt)
     assert expected != pytest.approx(psnr(np.rint(lq), np.rint(gt)), abs=0.1)
-    assert list(scores.values())[0]['ours'] == pytest.approx(expected, abs=1e-3)
+    assert next(iter(scores.values()))['ours'] == pytest.approx(expected, abs=1e-3)

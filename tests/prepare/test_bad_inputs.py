@@ -159,3 +159,12 @@ def test_ctrl_c_is_one_line(commands, monkeypatch, capfd):
         main(commands('lr'))
     assert end.value.code == 130
     assert capfd.readouterr().err == 'basicsr prepare lr: stopped; the same command goes on.\n'
+
+
+def test_ctrl_c_of_the_check_promises_nothing(folder, monkeypatch, capfd):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('basicsr_ext.prepare.check.check_sets', interrupted)
+    assert main(['prepare', 'check', '--gt', str(folder)]) == 130
+    assert capfd.readouterr().err == 'basicsr prepare: interrupted\n'

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 
 from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.perceptual_hash import hash_distances, perceptual_hash, turned_hashes
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.prepare.check import check_sets
+from basicsr_ext.prepare.distances import DISTANCE
 from basicsr_ext.prepare.stores import make_store
 
 SIDE = 64
@@ -105,10 +108,80 @@ def test_versions_of_test_images_are_found(sets, photos, folder_of):
     assert 'GT same' in exact and not exact & {'GT jpeg', 'GT cropped'}
 
 
+def test_alpha_is_reported(sets, tmp_path, capsys):
+    rewrite(sets / 'GT/coffee.png', lambda image: np.dstack([image, image[..., 0]]))
+    rewrite(sets / 'LQ/rocketx4.png', lambda image: np.dstack([image, image[..., 0]]))
+    expected = ['GT coffee', 'channels', 'no alpha', 'alpha, which is dropped']
+    found = check_sets(sets / 'GT', sets / 'LQ', scale=4, filename_tmpl='{}x4')
+    assert [list(problem) for problem in found] == [expected, ['LQ rocketx4', *expected[1:]]]
+    mixed = store_of(tmp_path / 'a.lmdb', {'coffee': cv2.imread(str(sets / 'GT/coffee.png'), cv2.IMREAD_UNCHANGED)})
+    assert [list(problem) for problem in check_sets(mixed)] == [expected]
+    with pytest.raises(SystemExit):
+        check(sets)
+    assert capsys.readouterr().out.endswith('\n1 problem\n')
+
+
+def test_two_files_of_one_name_are_listed_beside_the_rest(sets):
+    (sets / 'GT/rocket.jpg').write_bytes((sets / 'GT/rocket.png').read_bytes())
+    (sets / 'LQ/rocketx4.bmp').write_bytes((sets / 'LQ/rocketx4.png').read_bytes())
+    (sets / 'GT/coffee.png').write_bytes(b'nothing')
+    found = check_sets(sets / 'GT', sets / 'LQ', scale=4, filename_tmpl='{}x4')
+    assert [list(problem) for problem in found] == [
+        ['GT coffee', 'damaged', 'an image', 'not an image, or of a format that is not supported'],
+        ['GT rocket.png', 'same name', 'a key of its own', 'rocket.jpg'],
+        ['LQ rocketx4.png', 'same name', 'a key of its own', 'rocketx4.bmp'],
+    ]
+
+
+def store_of(path, images):
+    """A store as BasicSR writes it, of whatever OpenCV reads."""
+    path.mkdir()
+    with lmdb.open(str(path), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for key, image in images.items():
+            transaction.put(key.encode(), cv2.imencode('.png', image)[1].tobytes())
+    shapes = (f'{key}.png ({",".join(map(str, image.shape))}) 1\n' for key, image in images.items())
+    (path / 'meta_info.txt').write_text(''.join(shapes))
+    return path
+
+
+def test_a_store_of_basicsr_that_mixes_depths(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    mixed = store_of(tmp_path / 'm.lmdb', {'a': image, 'b': image.astype(np.uint16), 'c': image})
+    for workers in (1, 2):
+        found = check_sets(mixed, num_workers=workers)
+        assert [list(problem) for problem in found] == [['GT b', 'bit depth', 'uint8 as most', 'uint16']]
+
+
+def test_the_distance_lies_between_versions_and_other_images(sets, photos, folder_of):
+    """Versions of one image differ in fewer bits, also strongly changed ones; different photographs in over 90."""
+    image = photos['astronaut'][30:330, 60:400]
+    strong = {
+        'cut': image[10:-10, 10:-10],
+        'noisy': np.clip(image + np.random.default_rng(0).normal(0, 30, image.shape), 0, 255).astype(np.uint8),
+        'small': downsample(image, 4),
+    }
+    distances = [int(hash_distances(*(perceptual_hash(i)[None] for i in (image, v)))[0, 0]) for v in strong.values()]
+    assert 25 < max(distances) <= DISTANCE, distances
+    others = [perceptual_hash(photo) for photo in photos.values()]
+    turned = turned_hashes(np.stack(others))
+    nearest = np.stack([hash_distances(np.stack(others), hashes) for hashes in turned]).min(axis=0)
+    assert nearest[~np.eye(len(others), dtype=bool)].min() > 90 > DISTANCE + 20
+    folder_of(sets / 'train', strong)
+    folder_of(sets / 'test', {'portrait': image})
+    arguments = ['prepare', 'check', '--gt', str(sets / 'train'), '--test', str(sets / 'test')]
+    with pytest.raises(SystemExit):  # by the default of the command line
+        main(arguments)
+    assert {problem.image for problem in check_sets(sets / 'train', tests=[sets / 'test'])} == {
+        f'GT {k}' for k in strong
+    }
+    assert main([*arguments, '--distance', '0']) == 0
+
+
 def test_real_sets(bench_dir):
-    """All of T91 and BSD, less the image that is Set5's woman, and one more folder with a copy of a test image."""
+    """T91 and BSD, here without Set5's woman, have nothing of Set5; one more folder has a copy; scales of LR images."""
     train, set5 = bench_dir / 'train', bench_dir / 'Set5/HR'
     assert check_sets(train / 'T91', tests=[set5], num_workers=1) == []
+    assert check_sets(train / 'BSDS500_train', tests=[set5], num_workers=1) == []
     found = check_sets(bench_dir / 'realworld/RealSRSet_noGT', tests=[set5], num_workers=1)
     assert [(p.image, p.problem) for p in found if p.problem == 'test image'] == [('GT butterfly', 'test image')]
     lq = bench_dir / 'Set5/LR_bicubic/X3'

@@ -15,7 +15,7 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional.digest import image_digest
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.functional.self_ensemble import self_ensemble
-from basicsr_ext.prepare import centroids, step
+from basicsr_ext.prepare import assembling, centroids
 from basicsr_ext.prepare.centroids import make_centroids
 from basicsr_ext.storage import RawLmdbWriter, open_store
 
@@ -240,7 +240,7 @@ def test_a_failure_in_the_last_step_leaves_no_store(make, tmp_path, monkeypatch)
                 raise UserError('disk full')
             return super().__exit__(*error)
 
-    monkeypatch.setattr(step, 'RawLmdbWriter', Failing)
+    monkeypatch.setattr(assembling, 'RawLmdbWriter', Failing)
     with pytest.raises(UserError, match='disk full 4 of 4 pieces of the work are kept'):
         make()
     assert [name for name in files_of(tmp_path) if name.startswith('mu')] == ['mu.lmdb.parts']

@@ -166,6 +166,33 @@ def test_enlarged_again(tmp_path, prepare, lq_folder, crops):
         np.testing.assert_array_equal(low, imresize(downsample(mod_crop(crops[key], 3), 3), 3))
 
 
+@pytest.mark.parametrize(('double', 'sigma'), [(True, 0), (True, 0.02), (False, 0.02)])
+def test_enlarged_before_anything_is_rounded(tmp_path, lq_folder, crops, double, sigma):
+    make_lr(lq_folder, tmp_path / 'low.lmdb', 2, double=double, noise_sigma=sigma, enlarge=True, num_workers=1)
+    for key, made in images_of(tmp_path / 'low.lmdb').items():
+        image = mod_crop(crops[key], 2)
+        low = downsample(image / 255.0 if double else image, 2) / (1.0 if double else 255.0)
+        low = low + gaussian_noise(low.shape, sigma, 0, key) if sigma else low
+        expected = np.floor(np.clip(imresize(low, 2), 0, 1) * 255 + 0.5)
+        np.testing.assert_array_equal(made, expected)
+        rounded = np.floor(np.clip(low, 0, 1) * 255 + 0.5) / 255
+        assert (expected != np.floor(np.clip(imresize(rounded, 2), 0, 1) * 255 + 0.5)).mean() > 0.05
+
+
+def test_alpha_is_dropped_with_one_warning(tmp_path, folder_of, crops, prepare, capfd):
+    folder_of(tmp_path / 'HR', crops)
+    for key in ('coffee', 'rocket'):
+        bgra = np.dstack([crops[key][..., ::-1], np.arange(crops[key][..., 0].size).reshape(crops[key].shape[:2])])
+        cv2.imwrite(str(tmp_path / f'HR/{key}.png'), bgra.astype(np.uint8))
+    prepare('lr', '-i', tmp_path / 'HR', '-o', tmp_path / 'low.lmdb', '-s', 2, '--num_workers', 2)
+    message = capfd.readouterr().err
+    assert message.count('warning') == 1 and '2 of 4 images have alpha, such as "coffee": it is dropped' in message
+    for key, low in images_of(tmp_path / 'low.lmdb').items():
+        np.testing.assert_array_equal(low, downsample(mod_crop(crops[key], 2), 2))
+    prepare('lmdb', '-i', tmp_path / 'low.lmdb', '-o', tmp_path / 'again.lmdb')
+    assert 'alpha' not in capfd.readouterr().err
+
+
 def test_processes_make_the_same(tmp_path, lq_folder):
     for workers in (1, 3):
         make_lr(lq_folder, tmp_path / f'{workers}.lmdb', 2, num_workers=workers)

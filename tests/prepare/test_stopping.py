@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_server import command_server
 from run_helpers import on_ranks
 
 from basicsr_ext.errors import UserError
@@ -150,14 +151,15 @@ def test_each_rank_computes_its_share_only(tmp_path, teach, monkeypatch):
 
 def test_torchrun_as_a_user_types_it(tmp_path, teach, lq_folder, network_option, weights):
     teach(tmp_path / 'whole')
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
-    command += ['-m', 'basicsr_ext', 'prepare', 'centroids', '-i', str(lq_folder), '-o', 'mu.lmdb']
-    command += ['--output_lq', 'mu_lq.lmdb', '--network', json.dumps(network_option), '--scale', '2']
-    command += ['--weights', str(weights), '--device', 'cpu', '--num_workers', '1']
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '--no-python']
+    arguments = ['prepare', 'centroids', '-i', str(lq_folder), '-o', 'mu.lmdb']
+    arguments += ['--output_lq', 'mu_lq.lmdb', '--network', json.dumps(network_option), '--scale', '2']
+    arguments += ['--weights', str(weights), '--device', 'cpu', '--num_workers', '1']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     (tmp_path / 'ranks').mkdir()
     options = {'cwd': tmp_path / 'ranks', 'env': environment, 'capture_output': True, 'text': True, 'timeout': 240}
-    result = subprocess.run(command, **options)
+    with command_server(tmp_path) as basicsr:
+        result = subprocess.run([*command, str(basicsr), *arguments], **options)
     assert result.returncode == 0, result.stderr
     assert result.stdout == 'mu.lmdb, mu_lq.lmdb: 4 centroids\n'  # once
     assert content(tmp_path / 'ranks') == content(tmp_path / 'whole')

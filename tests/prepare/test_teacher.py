@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.prepare.teacher import (
     build_teacher,
     check_network_option,
-    resolve_device,
     teacher_from_file,
     teacher_from_text,
 )

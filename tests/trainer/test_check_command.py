@@ -203,6 +203,7 @@ def test_our_own_option_files_name_only_missing_data(root):
         lines = str(caught.value).splitlines()[1:]
         missing = re.compile(
             r': expected (a folder of images or an LMDB|a file( of weights)?), found nothing at |Weights of .*: found none at '
+            r'|Download them elsewhere, and name the file in'
         )
         assert lines and all(missing.search(line) for line in lines), lines
 

@@ -191,6 +191,7 @@ def test_resuming_a_finished_run_does_nothing(finished):
     assert main(['train', '-opt', 'o.yml', '--auto_resume']) == 0
     assert final_state(finished) == before
     assert len(events(finished)) == len(before['metrics'])
+    assert 'Iteration 7 of 7: nothing is left to train.' in log_text(finished / 'experiments/run')
     assert not list(finished.rglob('*.partial'))
 
 

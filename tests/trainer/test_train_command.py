@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -133,6 +134,17 @@ def test_the_test_command_scores_saved_weights(root):
     assert main(['test', '--opt', str(write_options(root / 't.yml', options))]) == 0
     assert '# psnr' in log_text(root / 'results/scored')
     assert len(list((root / 'results/scored/visualization/val').glob('*.png'))) == 5
+
+
+def test_one_option_file_serves_training_and_test(root):
+    options = sr_options(root, name='both')
+    options['val']['suffix'] = None
+    path = str(write_options(root / 'both.yml', options))
+    assert main(['train', '-opt', path]) == 0
+    weights = root / 'experiments/both/models/net_g_latest.pth'
+    assert main(['test', '-opt', path, '--weights', str(weights)]) == 0
+    scores = json.loads(next((root / 'results/both').rglob('metrics.json')).read_text())
+    assert 'psnr' in json.dumps(scores)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ class OptionSource:
     def name(self) -> str:
         """What the options are called where a run writes them."""
         return self.file.name if self.file else 'options.yml'
+
+    def for_test(self) -> OptionSource:
+        """The same options without the training set, where there are others: one file serves training and test."""
+        datasets = self.values.get('datasets')
+        if not isinstance(datasets, Mapping) or not datasets.keys() - {'train'}:
+            return self
+        others = {name: block for name, block in datasets.items() if name != 'train'}
+        return replace(self, values={**self.values, 'datasets': others})
 
     def place(self, path: KeyPath) -> Place | None:
         """Where an option was written; for a missing one, where the block that lacks it was."""

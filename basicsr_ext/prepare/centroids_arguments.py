@@ -1,0 +1,121 @@
+"""Command line of ``basicsr prepare centroids``: only argparse is imported until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from basicsr_ext.prepare.shared_arguments import add_num_workers, add_paths, stoppable
+
+
+def add_centroids(commands: argparse._SubParsersAction) -> None:
+    """Adds the command ``centroids``."""
+    parser = commands.add_parser(
+        'centroids',
+        help='make the centroids of ECO with a trained network',
+        description="Runs a trained network (the teacher) over LR images. Writes what it gives, the centroids of ECO's "
+        'objective, into one raw LMDB store and their MATLAB bicubic downsampling into another. What is done lies beside the '
+        'first in OUTPUT.parts until all is done: after a stop, even a kill, the same command goes on. On several ranks: '
+        'torchrun --nproc_per_node N -m basicsr_ext prepare centroids ...',
+    )
+    add_paths(parser, 'folder or store of LR images', 'raw LMDB store of centroids to write')
+    parser.add_argument(
+        '--output_lq',
+        '--output-lq',
+        required=True,
+        metavar='PATH',
+        help='raw LMDB store of downsampled centroids to write',
+    )
+    teacher = parser.add_argument_group(
+        'teacher', 'Without -opt and --network, the library spandrel (extra "teachers") recognises the weights.'
+    )
+    network = teacher.add_mutually_exclusive_group()
+    network.add_argument('-opt', '--opt', metavar='FILE', help='option file whose network_g and scale are taken')
+    network.add_argument(
+        '--network', metavar='YAML', help="network option, such as '{type: EDSR, num_in_ch: 3, num_out_ch: 3}'"
+    )
+    teacher.add_argument('-s', '--scale', type=int, help='factor; required with --network')
+    teacher.add_argument('--weights', required=True, metavar='FILE', help='trained weights (.pth, .safetensors)')
+    teacher.add_argument(
+        '--param_key',
+        '--param-key',
+        metavar='KEY',
+        help='entry of the weights file (default: params_ema, params, or the file itself)',
+    )
+    forward = parser.add_argument_group('how the teacher runs')
+    forward.add_argument(
+        '--tile',
+        type=int,
+        metavar='PIXELS',
+        help='run on tiles of this size, in LR pixels, rounded up to whole windows where the network has some (default: '
+        'whole images)',
+    )
+    forward.add_argument(
+        '--overlap',
+        type=int,
+        default=16,
+        metavar='PIXELS',
+        help='of neighbouring tiles, in pixels of the input; tiling is exact where it is as wide as the receptive field '
+        '(default: 16)',
+    )
+    forward.add_argument(
+        '--batch_size',
+        '--batch-size',
+        type=int,
+        default=1,
+        metavar='N',
+        help='tiles, or without tiles consecutive images of equal size, in one forward (default: 1)',
+    )
+    forward.add_argument('--precision', choices=('fp32', 'bf16', 'fp16'), default='fp32', help='(default: fp32)')
+    forward.add_argument(
+        '--self_ensemble',
+        '--self-ensemble',
+        action='store_true',
+        help='average over the eight flips and transpositions; eight times the work',
+    )
+    forward.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, ... (default: cuda where there is one)')
+    parser.add_argument(
+        '--dtype',
+        choices=('uint8', 'uint16', 'float32'),
+        default='uint8',
+        help='of the stored images (default: uint8, as published)',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm'),
+        help='what started the ranks that share the work (default: pytorch under torchrun, else none)',
+    )
+    add_num_workers(parser, 'processes that look for damaged images first')
+    parser.set_defaults(run=stoppable(_run))
+
+
+def _run(args: argparse.Namespace) -> None:
+    from basicsr_ext.prepare.centroids import make_centroids
+    from basicsr_ext.prepare.teacher import teacher_from_file, teacher_from_text
+
+    if args.opt is not None:
+        network, scale = teacher_from_file(args.opt, args.scale)
+    elif args.network is not None:
+        network, scale = teacher_from_text(args.network, args.scale)
+    else:
+        network, scale = None, args.scale  # recognised by its weights
+    count = make_centroids(
+        args.input,
+        args.output,
+        args.output_lq,
+        network=network,
+        weights=args.weights,
+        scale=scale,
+        param_key=args.param_key,
+        tile=args.tile,
+        overlap=args.overlap,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        self_ensemble=args.self_ensemble,
+        dtype=args.dtype,
+        device=args.device,
+        launcher=args.launcher,
+        num_workers=args.num_workers,
+    )
+    if os.environ.get('RANK', '0') == '0':
+        print(f'{args.output}, {args.output_lq}: {count} centroids')

@@ -1,0 +1,59 @@
+"""Command line of ``basicsr prepare check``: only argparse is imported until it runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from basicsr_ext.prepare.distances import DISTANCE
+from basicsr_ext.prepare.shared_arguments import add_num_workers
+
+
+def add_check(commands: argparse._SubParsersAction) -> None:
+    """Adds the command ``check``."""
+    parser = commands.add_parser(
+        'check',
+        help='look for mistakes in sets of images',
+        description='Decodes all images, compares GT and LQ images, and looks for test images among the GT images. Prints a '
+        'table of problems. Exit status: 0: no problems; 1: problems; 2: the check cannot be made.',
+    )
+    parser.add_argument('--gt', required=True, metavar='PATH', help='folder or store of GT images')
+    parser.add_argument('--lq', metavar='PATH', help='folder or store of LQ images')
+    parser.add_argument('-s', '--scale', type=int, help='GT pixels per LQ pixel; required with --lq')
+    parser.add_argument(
+        '--filename_tmpl',
+        '--filename-tmpl',
+        default='{}',
+        metavar='TEMPLATE',
+        help='name of an LQ image, with {} in place of that of its GT image, such as {}x4 (default: {})',
+    )
+    parser.add_argument(
+        '--test', nargs='+', default=(), metavar='PATH', help='test sets of which nothing may be among the GT images'
+    )
+    parser.add_argument(
+        '--distance',
+        type=int,
+        default=DISTANCE,
+        metavar='BITS',
+        help='of 256 in which the perceptual hashes of two versions of an image may differ (default: %(default)s)',
+    )
+    add_num_workers(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from basicsr_ext.prepare.check import check_sets, table
+
+    problems = check_sets(
+        args.gt,
+        args.lq,
+        scale=args.scale,
+        filename_tmpl=args.filename_tmpl,
+        tests=args.test,
+        distance=args.distance,
+        num_workers=args.num_workers,
+    )
+    if problems:
+        print(table(problems))
+        print(f'{len(problems)} problem{"s" if len(problems) > 1 else ""}')
+        raise SystemExit(1)
+    print('no problems')

@@ -1,0 +1,73 @@
+"""Command line of ``basicsr prepare luma``: only argparse is imported until it runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from basicsr_ext.prepare.shared_arguments import add_num_workers, stoppable
+
+
+def add_luma(commands: argparse._SubParsersAction) -> None:
+    """Adds the command ``luma``."""
+    parser = commands.add_parser(
+        'luma',
+        help='make training images of luminance, and their bicubic enlargement, as for VDSR',
+        description='Writes luminance of images and of shrunk copies into one raw LMDB store, and what is left of it after '
+        'bicubic downsampling and enlargement into another; both in double precision, stored as float32. A dataset draws '
+        'patches from them at scale 1.',
+    )
+    parser.add_argument(
+        '-i', '--input', required=True, nargs='+', metavar='PATH', help='folders or stores of RGB images'
+    )
+    parser.add_argument(
+        '-o', '--output', required=True, metavar='PATH', help='raw LMDB store of luminance to write; must not exist'
+    )
+    parser.add_argument(
+        '--output_lq',
+        '--output-lq',
+        required=True,
+        metavar='PATH',
+        help='raw LMDB store of enlarged luminance to write; must not exist',
+    )
+    parser.add_argument(
+        '--output_small',
+        '--output-small',
+        metavar='PATH',
+        help='raw LMDB store of the luminance before it is enlarged, for networks that enlarge it themselves (FSRCNN)',
+    )
+    parser.add_argument(
+        '-s', '--scale', type=int, required=True, nargs='+', help='one factor, or several for a network of all scales'
+    )
+    parser.add_argument(
+        '--factors',
+        type=float,
+        nargs='+',
+        default=(1.0, 0.7, 0.5),
+        help='by which copies are shrunk first (default: 1.0 0.7 0.5)',
+    )
+    parser.add_argument(
+        '--patch_size',
+        '--patch-size',
+        type=int,
+        default=41,
+        metavar='PIXELS',
+        help='copies that are smaller are left out (default: 41)',
+    )
+    add_num_workers(parser)
+    parser.set_defaults(run=stoppable(_run))
+
+
+def _run(args: argparse.Namespace) -> None:
+    from basicsr_ext.prepare.luma import make_luma
+
+    count = make_luma(
+        args.input,
+        args.output,
+        args.output_lq,
+        args.scale,
+        factors=args.factors,
+        patch_size=args.patch_size,
+        output_small=args.output_small,
+        num_workers=args.num_workers,
+    )
+    print(f'{args.output}, {args.output_lq}: {count} images')

@@ -1,0 +1,55 @@
+"""Command line of ``basicsr prepare subimages``: only argparse is imported until it runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from basicsr_ext.prepare.shared_arguments import add_compress_level, add_num_workers, add_paths, stoppable
+
+
+def add_subimages(commands: argparse._SubParsersAction) -> None:
+    """Adds the command ``subimages``."""
+    parser = commands.add_parser(
+        'subimages',
+        help='cut large images into overlapping sub-images',
+        description='Cuts images into overlapping sub-images NAME_s001 and so on, as BasicSR does. Stores of whole images '
+        'are smaller and are read as fast: this is for those who want sub-images as files.',
+    )
+    add_paths(parser, 'folder or store of images', 'a path ending in .lmdb: a raw LMDB store; else a folder of PNGs')
+    parser.add_argument(
+        '--size',
+        '--crop_size',
+        '--crop-size',
+        type=int,
+        default=480,
+        metavar='PIXELS',
+        help='height and width of a sub-image (default: 480; the scale-th part for LR images)',
+    )
+    parser.add_argument('--step', type=int, default=240, metavar='PIXELS', help='between neighbours (default: 240)')
+    parser.add_argument(
+        '--threshold',
+        '--thresh_size',
+        '--thresh-size',
+        type=int,
+        default=0,
+        metavar='PIXELS',
+        help='one more sub-image at the border where more pixels than this would be lost (default: 0)',
+    )
+    add_compress_level(parser, 'of PNGs', 3)
+    add_num_workers(parser)
+    parser.set_defaults(run=stoppable(_run))
+
+
+def _run(args: argparse.Namespace) -> None:
+    from basicsr_ext.prepare.subimages import make_subimages
+
+    count = make_subimages(
+        args.input,
+        args.output,
+        size=args.size,
+        step=args.step,
+        threshold=args.threshold,
+        compress_level=args.compress_level,
+        num_workers=args.num_workers,
+    )
+    print(f'{args.output}: {count} sub-images')
