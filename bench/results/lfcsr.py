@@ -7,8 +7,9 @@ FOLDER holds ``train/T91``, ``train/BSDS500_train`` (the first 60 by name are ta
 (``weights/lpips``: squeeze). LR images are MATLAB's bicubic, x4. Set5 is only ever tested on.
 
 Stage O is EDSR with 4 blocks of 16 features, stage P a CliqueRefiner with 2 blocks of 8. Both are pretrained together; from
-these weights on the stages are trained in turn, each time from the same seed and on the same patches: with no constraint, with
-the regularizer (weight rho / 2), and with ADMM.
+these weights on the stages are trained in turn, each time from the same seed and on the same patches: with no constraint,
+with the regularizer (weight rho / 2), and with ADMM. Then, for two thirds as long, with none and with ADMM on a single
+patch, where the dual variable always belongs to the same picture.
 
 Not the paper's: VGG-19's weights are not at hand, so stage P has no contextual loss. It is trained by a small discriminator,
 whose loss has the weight 0.1 in the contextual loss's place (published: 0.001), and by L1 of the reduced images. Published, on
@@ -47,6 +48,8 @@ RUNS: dict[str, dict[str, Any]] = {
     'regularizer': {'constraint': 'regularizer', 'regularizer_weight': RHO / 2},
     'admm': {'constraint': 'admm', 'rho': RHO},
 }
+PATCH_RUNS = {'one_none': 'none', 'one_admm': 'admm'}  # on a single patch
+PATCH = (100, 100, 96)  # top, left and side, in the last image of training
 COLUMNS = {
     'psnr_o': ("PSNR of Y'", '{:.2f}'), 'psnr': ('PSNR of Y', '{:.2f}'),
     'lpips_o': ("LPIPS of Y'", '{:.4f}'), 'lpips': ('LPIPS of Y', '{:.4f}'),
@@ -70,9 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         bench, root = bench_folder(), Path(args.root).resolve()
         make_data(bench, root / 'datasets')
         seconds = {}
-        for name in ('pretraining', *RUNS):
+        for name in ('pretraining', *RUNS, *PATCH_RUNS):
             start = time.perf_counter()
-            options = run_options(name, bench, root, args.pretrain if name == 'pretraining' else args.iterations)
+            options = run_options(name, bench, root, length_of(name, args))
             if not weights_of(root, name, options['train']['total_iter']).exists():
                 basicsr_ext.train(options, auto_resume=True, root=root)
             seconds[name] = time.perf_counter() - start
@@ -85,6 +88,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(f'\n{text}')
     return 0
+
+
+def length_of(name: str, args: argparse.Namespace) -> int:
+    """Iterations of a run."""
+    if name == 'pretraining':
+        return args.pretrain
+    return 2 * args.iterations // 3 if name in PATCH_RUNS else args.iterations
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -100,7 +110,7 @@ def bench_folder() -> Path:
 
 def make_data(bench: Path, datasets: Path) -> None:
     """Makes HR images whose sides are multiples of the scale, and their LR images."""
-    from basicsr_ext.functional.resize import mod_crop
+    from basicsr_ext.functional.resize import downsample, mod_crop
     from basicsr_ext.prepare.lr import make_lr
 
     photographs = sorted((bench / 'train/BSDS500_train').glob('*.jpg'))[:BSDS]
@@ -116,6 +126,11 @@ def make_data(bench: Path, datasets: Path) -> None:
                 cv2.imwrite(str(folder / f'{file.stem}.png'), mod_crop(cv2.imread(str(file)), SCALE))
         if not (datasets / f'{name}_LR').exists():
             make_lr(folder, datasets / f'{name}_LR', SCALE, num_workers=1)
+    top, left, side = PATCH
+    patch = cv2.imread(str(max((datasets / 'train_HR').iterdir())))[top : top + side, left : left + side].copy()
+    for kind, image in (('HR', patch), ('LR', downsample(patch, SCALE))):
+        (datasets / f'one_{kind}').mkdir(exist_ok=True)
+        cv2.imwrite(str(datasets / f'one_{kind}/one.png'), image)
 
 
 # ---- options -----------------------------------------------------------------------------------------------------------
@@ -180,11 +195,15 @@ def run_options(name: str, bench: Path, root: Path, length: int) -> dict[str, An
         'num_conv': 6,
         'num_dense': 64,
     }
+    if name in PATCH_RUNS:
+        changes = {'gt_size': PATCH[2], 'batch_size_per_gpu': 1, 'use_hflip': False, 'use_rot': False}
+        options['datasets']['train'].update(pair('one'), **changes)
+        options['network_d']['input_size'] = PATCH[2]
     train = options['train']
     del train['optim_g']
     train.update({f'optim_{player}': {'type': 'Adam', 'lr': 2e-4} for player in 'opd'})
     train.update(
-        lfcsr={'admm_start_iter': 0, **RUNS[name]},
+        lfcsr={'admm_start_iter': 0, **RUNS[PATCH_RUNS.get(name, name)]},
         grad_clip={'value': 1e-4},
         down_opt={'type': 'L1Loss', 'loss_weight': 255},
         gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1},
@@ -210,14 +229,14 @@ def lines_of(root: Path, name: str, event: str) -> list[dict[str, Any]]:
 def residual_of(root: Path, name: str) -> Curve:
     """Mean absolute difference of the LL bands on the patches of training, over the iterations."""
     lines = lines_of(root, name, 'train')
-    return Curve(tuple(line['iteration'] for line in lines), tuple(line['losses']['residual'] for line in lines))
+    return Curve(tuple(line['iteration'] for line in lines), tuple(line['residual'] for line in lines))
 
 
 def report(root: Path, args: argparse.Namespace, seconds: dict[str, float]) -> str:
     """Sets a table in Markdown: scores on Set5 at the end, and the residual in training, early and late."""
     tenth = POINTS // 10
     rows = [['', *(title for title, _ in COLUMNS.values()), 'residual, first tenth', 'last tenth']]
-    for name in ('pretraining', *RUNS):
+    for name in ('pretraining', *RUNS, *PATCH_RUNS):
         scores, residual = lines_of(root, name, 'validation')[-1]['metrics'], residual_of(root, name).values
         means = (f'{np.mean(part):.5f}' for part in (residual[:tenth], residual[-tenth:]))
         rows.append([name, *(form.format(scores[key]) for key, (_, form) in COLUMNS.items()), *means])
@@ -230,15 +249,17 @@ def draw(root: Path, file: Path) -> None:
     """Draws the residual over the second phase: means of five neighbours, since it depends on the patches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3.2), layout='constrained')
-    axes = figure.subplots()
-    for name in RUNS:
-        curve = residual_of(root, name)
-        values = np.convolve(curve.values, np.full(5, 0.2), 'valid')
-        axes.plot(curve.iterations[2:-2], values, label=name)
-    axes.set(xlabel='iteration of the second phase', ylabel='mean |LL difference|', yscale='log')
-    axes.grid(alpha=0.3)
-    axes.legend()
+    figure = Figure(figsize=(9, 3.2), layout='constrained')
+    panels = {'batches of photographs': {name: name for name in RUNS}, 'a single patch': PATCH_RUNS}
+    for axes, (title, runs) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for name, label in runs.items():
+            curve = residual_of(root, name)
+            values = np.convolve(curve.values, np.full(5, 0.2), 'valid')
+            style = {'color': f'C{list(RUNS).index(label)}', 'linestyle': '--' if label == 'regularizer' else '-'}
+            axes.plot(curve.iterations[2:-2], values, label=label, **style)
+        axes.set(title=title, xlabel='iteration of the second phase', ylabel='residual', ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend()
     figure.savefig(file, dpi=90)
 
 
