@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,6 +15,10 @@ import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 cv2.setNumThreads(1)
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a shell's background jobs; processes under test inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PHOTOGRAPHS = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg', 'motorcycle_left.png')
 
@@ -36,6 +43,15 @@ def nothing_is_downloaded():
     patch.setattr(torch.hub, 'download_url_to_file', refuse)
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_one_test():
+    """BasicSR's log writes to the stream of the test that opened it, which is closed in the next one."""
+    yield
+    logging.getLogger('basicsr').handlers.clear()
+    loggers = getattr(sys.modules.get('basicsr.utils.logger'), 'initialized_logger', {})
+    loggers.clear()
 
 
 @pytest.fixture(scope='session')
