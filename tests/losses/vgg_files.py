@@ -9,7 +9,7 @@ from torchvision.models import vgg19
 
 
 def write_vgg(path: Path, seed: int = 0) -> Path:
-    """Writes the convolutions of a VGG-19 with He-initialised weights, as half precision to save time and disk."""
+    """Writes the convolutions of a VGG-19 with He-initialised weights."""
     torch.manual_seed(seed)
     with torch.device('meta'):
         state = {key: value for key, value in vgg19(weights=None).state_dict().items() if key.startswith('features.')}
