@@ -213,7 +213,6 @@ def _rank(environment: dict[str, str], function: Callable, arguments: tuple) -> 
     torch.set_num_threads(1)
     function(*arguments)
     sys.stdout.flush()
-    os._exit(0)  # what the fork copied of the parent is not this process's to end
 
 
 @contextmanager

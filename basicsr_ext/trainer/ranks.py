@@ -79,10 +79,15 @@ def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
 
 
 def leave_ranks() -> None:
-    """Leaves the process group, if this process is in one."""
-    global _cpu_group
+    """Leaves the process group, if this process is in one.
+
+    The group is kept: where a ``DistributedDataParallel`` view outlives it, as that of a model that is still held, the view
+    would end the group's threads while it holds the interpreter's lock, which they may wait for.
+    """
+    global _cpu_group, _left_group
     _cpu_group = None
     if is_distributed():
+        _left_group = distributed.group.WORLD
         distributed.destroy_process_group()
 
 
@@ -121,6 +126,7 @@ def cpu_group() -> distributed.ProcessGroup | None:
 
 
 _cpu_group: distributed.ProcessGroup | None = None
+_left_group: distributed.ProcessGroup | None = None
 
 
 def on_all_ranks(value: Any) -> list[Any]:
