@@ -39,6 +39,7 @@ def all_seams(session: Any) -> list[Seam]:
     """
     from basicsr_ext.models.optimizers import build_optimizer
     from basicsr_ext.trainer import image_files, shared_validation, stock_models
+    from basicsr_ext.trainer.datasets import build_dataset
 
     return [
         Seam('basicsr.train:parse_options', session.parse_options, 'utils/options.py:82',
@@ -56,6 +57,8 @@ def all_seams(session: Any) -> list[Seam]:
              "the pipeline has just turned cuDNN's benchmark on, whatever the options say"),
         Seam('basicsr.test:build_model', session.build_model, 'models/__init__.py:18',
              "the pipeline has just turned cuDNN's benchmark on, whatever the options say"),
+        Seam('basicsr.test:build_dataset', build_dataset, 'data/__init__.py:25',
+             'asserts what it expects of folders, without a word of which dataset'),
         Seam('basicsr.train:init_tb_loggers', session.init_tb_loggers, 'train.py:17',
              'writes what is done again after resuming a second time'),
         Seam('basicsr.train:MessageLogger', session.make_message_logger, 'utils/logger.py:45',

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.data import build_dataloader, build_dataset
+from basicsr.data import build_dataloader
 from basicsr.models import build_model as basicsr_build_model
 from basicsr.utils import get_root_logger, init_wandb_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
@@ -22,6 +22,7 @@ from basicsr_ext.trainer import options as option_files
 from basicsr_ext.trainer.checking.reading import write_yaml
 from basicsr_ext.trainer.checking.source import OptionSource
 from basicsr_ext.trainer.data_fingerprint import check_same_data, fingerprint
+from basicsr_ext.trainer.datasets import build_dataset
 from basicsr_ext.trainer.determinism import use_deterministic_algorithms
 from basicsr_ext.trainer.feeding import Feeder
 from basicsr_ext.trainer.keeper import Keeper

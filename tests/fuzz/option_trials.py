@@ -96,6 +96,7 @@ def _rehearse(report: Any, is_train: bool) -> None:
     """Builds everything, trains one iteration, validates; nothing is written."""
     import basicsr.data
     import basicsr.models
+    import basicsr.test
 
     from basicsr_ext.trainer.seams import all_seams, installed
     from basicsr_ext.trainer.session import Session
@@ -111,7 +112,7 @@ def _rehearse(report: Any, is_train: bool) -> None:
             if not is_train:
                 model = basicsr.models.build_model(opt)
                 for block in opt['datasets'].values():
-                    dataset = basicsr.data.build_dataset(block)
+                    dataset = basicsr.test.build_dataset(block)
                     _validate(model, basicsr.data.build_dataloader(dataset, block, num_gpu=0))
                 return
             loader, sampler, val_loaders, *_ = session.create_dataloaders(opt, logging.getLogger('fuzz'))

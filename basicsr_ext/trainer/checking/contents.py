@@ -17,6 +17,7 @@ from basicsr_ext.trainer.checking.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.registries import origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.structure import phase_of
+from basicsr_ext.trainer.datasets import not_made
 
 _MANY = 10_000  # files; BasicSR compares every name with every other
 # The others of BasicSR's read images as soon as they are made, or give no reason to look.
@@ -78,7 +79,7 @@ def open_contents(report: Report, name: str, dataset: type, thorough: bool = Fal
     is_read = ours or (origin(dataset) == 'stock' and dataset.__name__ in _QUICK_STOCK)
     if not report.is_sound(*path) or not report.is_sound('scale'):
         return None
-    if not thorough and not (is_read and _is_quick(report, path)):
+    if not thorough and not (is_read and _is_quick(report, path, nested=ours)):
         return None
     opened = open_dataset(report, name, dataset)
     if opened is None:
@@ -120,8 +121,7 @@ def open_dataset(report: Report, name: str, dataset: type) -> Any:
     except UserError as error:
         report.refused(path, error)
     except Exception as error:  # whatever a stock dataset makes of files that do not fit
-        reason = brief(error) or type(error).__name__
-        report.error(path, f'{dataset.__name__} cannot be made from these files ({reason}).')
+        report.error(path, not_made(dataset.__name__, error))
     return None
 
 
@@ -131,17 +131,18 @@ def _channels(dataset: Any, ours: bool) -> int | None:
     return 1 if dataset.opt.get('color') == 'y' else 3  # BasicSR reads all images as colour images
 
 
-def _is_quick(report: Report, path: KeyPath) -> bool:
+def _is_quick(report: Report, path: KeyPath, nested: bool) -> bool:
     folders = [
         value for where, value in report.paths.items() if where[:2] == path and str(where[-1]).startswith('dataroot')
     ]
-    return all(_has_few_files(os.path.expanduser(folder)) for folder in folders)
+    return all(_has_few_files(os.path.expanduser(folder), nested) for folder in folders)
 
 
-def _has_few_files(folder: str) -> bool:
+def _has_few_files(folder: str, nested: bool) -> bool:
     if os.path.isfile(os.path.join(folder, 'data.mdb')):
         return True
-    entries = (name for _, _, names in os.walk(folder) for name in names)
+    walk = os.walk(folder) if nested else islice(os.walk(folder), 1)  # BasicSR's look into no folders in there
+    entries = (name for _, _, names in walk for name in names)
     return next(islice(entries, _MANY, None), None) is None
 
 

@@ -128,6 +128,8 @@ def _check_train(report: Report) -> None:
 
 
 def _check_val(report: Report) -> None:
+    if not report.is_train and 'val' in report.values:
+        report.check_value(('val',), report.get('val'), BLOCK)  # BasicSR's test reads it in any case
     if not isinstance(report.get('val'), Mapping):
         return
     report.check_values(('val',), stock_frame.VAL)

@@ -17,7 +17,9 @@ from option_checks import changed, problems
 from run_helpers import eco_options, gan_options, sr_options, write_centroids, write_images, write_options, write_pairs
 
 from basicsr_ext.cli import main
+from basicsr_ext.errors import UserError
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter, open_store
+from basicsr_ext.trainer import run
 from basicsr_ext.trainer.checkpoints import check_same_run, newest_state
 
 
@@ -121,6 +123,32 @@ def test_small_images_far_back_in_a_folder(tmp_path, photos):
         patch.setattr('basicsr_ext.trainer.checking.contents._MANY', 100)
         assert problems(options, tmp_path) == []
         assert problems(options, tmp_path, thorough=True) == expected
+
+
+def test_a_folder_that_is_too_large_for_a_look_before_the_run(images, tmp_path, monkeypatch):
+    """BasicSR asserts that there are as many LQ as GT images, when the run makes the dataset."""
+    shutil.copytree(images / 'hr', tmp_path / 'hr')
+    shutil.copytree(images / 'lr', tmp_path / 'lr')
+    (tmp_path / 'lr/chelsea.png').unlink()
+    monkeypatch.setattr('basicsr_ext.trainer.checking.contents._MANY', 1)
+    options = sr_options(tmp_path)
+    assert problems(options, tmp_path) == []
+    expected = 'Dataset train: PairedImageDataset cannot be made from these files .*different number of images: 4, 5'
+    with pytest.raises(UserError, match=expected):
+        run.train(options, root=tmp_path)
+    options['datasets'] = {
+        'test': options['datasets']['val'] | {'dataroot_gt': f'{tmp_path}/hr', 'dataroot_lq': f'{tmp_path}/lr'}
+    }
+    with pytest.raises(UserError, match=expected.replace('train', 'val')):
+        run.test({**options, 'val': {'save_img': False}}, root=tmp_path)
+
+
+def test_folders_in_a_folder_are_counted_only_where_they_are_read(images, tmp_path, monkeypatch):
+    shutil.copytree(images, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(images / 'hr', tmp_path / 'hr/more')
+    monkeypatch.setattr('basicsr_ext.trainer.checking.contents._MANY', 6)
+    options = changed(sr_options(tmp_path), 'datasets.train.gt_size', 64)
+    assert any('more than the smallest GT image' in found for found in problems(options, tmp_path))
 
 
 def test_an_empty_folder(images, tmp_path):

@@ -423,6 +423,9 @@ def test_options_of_a_test_run(images):
     del options['train'], options['logger'], options['val']['val_freq']
     options['val']['suffix'] = None
     assert problems(options, images, is_train=False) == []
+    assert problems({**options, 'val': None}, images, is_train=False) == [
+        'val: expected a block of options, found nothing.'
+    ]
     options['val'].update(save_img=True)
     del options['val']['suffix']
     options['datasets']['train'] = dict(options['datasets']['test_1'], name='a/b')
