@@ -56,9 +56,9 @@ def check_block(
     """
     for keys, message in structure.problems_of({**block, **added}):
         where = tuple(keys) if keys and keys[0] in added else (*path, *keys)
-        report.error(
-            where, brief_end(message) + (report.base_hint(where) if message.startswith('unknown option') else '')
-        )
+        hint = report.base_hint(where) if message.startswith('unknown option') else ''
+        if report.is_sound(*where):
+            report.error(where, brief_end(message) + hint)
     for keys, role in _roles(structure, block, ()):
         value = report.get(*path, *keys)
         if role is IS_PATH and isinstance(value, str):

@@ -33,8 +33,7 @@ def check_datasets(report: Report) -> dict[str, type]:
             _check_stock(report, path, dataset.__name__, in_training=phase_of(name) == 'train')
         elif hasattr(dataset, 'options_type'):
             added = {'phase': phase_of(name), **{key: report.values[key] for key in ('scale',) if key in report.values}}
-            if report.is_sound(*path) and report.is_sound('scale'):
-                check_block(report, path, dataset.options_type, block, added)
+            check_block(report, path, dataset.options_type, block, added)
         else:
             report.check_unknown(path, stock_frame.DATASET, dataset.__name__, harmless=True)
     return classes

@@ -307,6 +307,14 @@ def test_names_of_datasets(images, name):
     assert problems(options, images) == [expected]
 
 
+def test_a_wrong_key_of_a_dataset_hides_no_missing_folder(images):
+    options = changed(eco_options(images), 'datasets.train.batch_size_per_gpu', 'many')
+    options['datasets']['train'].update(dataroot_lq='/nowhere', gt_siz=3, use_rot='perhaps')
+    found = problems(options, images)
+    for key in ('batch_size_per_gpu', 'dataroot_lq', 'gt_siz', 'use_rot'):
+        assert sum(text.startswith(f'datasets.train.{key}: ') for text in found) == 1, key
+
+
 def test_networks_within_our_blocks(images):
     options = eco_options(
         images, teacher={'network': {'type': 'EDSR', 'num_in_ch': 3, 'num_blok': 1}, 'weights': '/lost.pth'}
