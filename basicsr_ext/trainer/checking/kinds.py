@@ -36,7 +36,7 @@ def _range(least: float, most: float) -> str:
 
 
 def number(least: float = -math.inf, most: float = math.inf, above: float = -math.inf) -> Kind:
-    """A finite number of a closed range, or above a bound."""
+    """A finite number of a closed range, or above a bound; no integer that takes more than 64 bits."""
     bounds = f' above {above:,}' if above > -math.inf else _range(least, most)
     return Kind(
         f'a number{bounds}',
@@ -45,14 +45,14 @@ def number(least: float = -math.inf, most: float = math.inf, above: float = -mat
 
 
 def _finite(value: float) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
 
 
 def integer(least: float = -math.inf, most: float = math.inf) -> Kind:
     """An integer, written as one; none that takes more than 64 bits."""
     return Kind(
         f'a whole number{_range(least, most)}',
-        lambda value: _is_integer(value) and least <= value <= most and abs(value) < 2**63,
+        lambda value: _is_integer(value) and _finite(value) and least <= value <= most,
     )
 
 
