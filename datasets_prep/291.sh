@@ -4,14 +4,15 @@
 # Where to get it: T91 with the code of Yang et al., "Image Super-Resolution via Sparse Representation" (2010), or in the
 # repositories of many SR networks; BSD200 is the folder images/train of BSDS300,
 # https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds (the same images as BSDS500's train).
-# Licence: T91 comes without one; BSD for non-commercial research and education.
+# Licence: none is stated for T91, see its authors' page; BSD is free for non-commercial research and education, says its page.
 #
 #   datasets_prep/291.sh T91 BSD200 [TEST_SET...]
 #
 # Makes luma_x2, luma_x3, luma_x4 (one scale each) and luma_x234 (all), with the suffix _LQ the enlarged luminance, and with
 # _small what it was enlarged from: float32, one channel, copies shrunk by 1.0, 0.7 and 0.5. Datasets read the first two at
-# scale 1, with gt_size 41; see "basicsr prepare luma --help". Test sets that are named are compared with the training images first: BSD200 holds the image
-# that Set5 calls "woman". Found images are named, and nothing stops, since published numbers were made with them.
+# scale 1, with gt_size 41; see "basicsr prepare luma --help". Test sets that are named are compared with the training images
+# first: BSD200 holds the image that Set5 calls "woman". Found images are named, and nothing stops, since published numbers were
+# made with them.
 # Environment: ROOT, where the stores go (default datasets/291); BASICSR, how to call the command (default basicsr).
 source "$(dirname "$0")/common.sh"
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Benchmark sets: Set5, Set14, BSD100, Urban100, Manga109, as HR and MATLAB bicubic LR stores.
 #
-# Where to get it: Set5, Set14, BSD100 and Urban100 at https://github.com/jbhuang0604/SelfExSR; Manga109 on application at
-# http://www.manga109.org. All five, as BasicSR has them: https://github.com/XPixelGroup/BasicSR, docs/DatasetPreparation.md.
-# Licence: Set5 and Set14 come without one; BSD100 is part of BSDS300, for non-commercial research and education; Urban100
-# holds Flickr users' images under Creative Commons licences; Manga109 for academic use, see there.
+# Where to get it: Set5, Set14, BSD100 and Urban100 at https://github.com/jbhuang0604/SelfExSR (HR images cropped for a scale:
+# take those of the scale in question, or others that are whole); Manga109 on application at http://www.manga109.org. All five,
+# as BasicSR has them: https://github.com/XPixelGroup/BasicSR, docs/DatasetPreparation.md.
+# Licence: none is stated for Set5 and Set14, see their authors' pages (linked at SelfExSR); BSD100 is the test part of BSDS300,
+# free for non-commercial research and education, says its page; Urban100 holds Flickr users' photographs, each under its own
+# terms (listed in data/Urban100 at SelfExSR); Manga109 is for academic purposes only and not to be passed on, see its page.
 #
 #   datasets_prep/benchmark.sh Set5 FOLDER [Set14 FOLDER] [BSD100 FOLDER] [Urban100 FOLDER] [Manga109 FOLDER]
 #

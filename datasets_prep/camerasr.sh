@@ -4,7 +4,7 @@
 #
 # Where to get it: https://github.com/ngchc/CameraSR (City100_iPhoneX, files 001H.PNG and 001L.PNG to 100H.PNG and 100L.PNG);
 # DIV2K's training images at https://data.vision.ee.ethz.ch/cvl/DIV2K.
-# Licence: CameraSR MIT; DIV2K for academic research only.
+# Licence: MIT for the repository of CameraSR, images included; DIV2K for academic research only, says its page.
 #
 #   datasets_prep/camerasr.sh City100_iPhoneX DIV2K_train_HR
 #

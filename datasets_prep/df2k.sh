@@ -2,8 +2,9 @@
 # DF2K: DIV2K's 800 training images and Flickr2K's 2650, as HR and MATLAB bicubic LR stores.
 #
 # Where to get it: DIV2K at https://data.vision.ee.ethz.ch/cvl/DIV2K ("Train Data (HR images)"); Flickr2K from the authors of
-# EDSR, https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar (the folder Flickr2K_HR in it).
-# Licence: DIV2K for academic research only; Flickr2K comes without a licence, its images are Flickr users'.
+# EDSR, https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar (the folder Flickr2K_HR in it; users have reported the link dead).
+# Licence: DIV2K for academic research only, says its page; the copyright stays with the owners of the images. None is stated for
+# Flickr2K (https://github.com/limbee/NTIRE2017): its images are Flickr users', each under its own terms.
 # The HR store takes about 32 GB, the LR stores 13 GB together; making a store needs its size twice for a while.
 #
 #   datasets_prep/df2k.sh DIV2K_train_HR Flickr2K_HR

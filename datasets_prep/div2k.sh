@@ -2,10 +2,12 @@
 # DIV2K: the stores that options/train_*_EDSR_x2.yml and options/train_*_RCAN_x4.yml name.
 #
 # Where to get it: https://data.vision.ee.ethz.ch/cvl/DIV2K, "Train Data (HR images)" and "Validation Data (HR images)".
-# Licence: for academic research only; see there. About 4.4 GB of PNGs become some 26 GB of stores (raw pixels, read without
-# decoding): HR 7.4, LR 3.1 for x2, x3 and x4 together, centroids 8.2 for x2 and 7.0 for x4.
+# Licence: for academic research only, says that page; the copyright stays with the owners of the images. About 4.4 GB of PNGs
+# become some 26 GB of stores (raw pixels, read without decoding): HR 7.4, LR 3.1 for x2, x3 and x4 together, centroids 8.2 for x2
+# and 7.0 for x4.
 #
 #   datasets_prep/div2k.sh images DIV2K_train_HR DIV2K_valid_HR     HR and MATLAB bicubic LR images (x2, x3, x4)
+#   datasets_prep/div2k.sh first_ten DIV2K_valid_HR                 of 0801-0810 alone, x4: what LFC-SR validates on
 #   basicsr train -opt options/train_vanilla_EDSR_x2.yml            the teachers: plain training
 #   basicsr train -opt options/train_vanilla_RCAN_x4.yml
 #   datasets_prep/div2k.sh centroids x2 [OPTIONS]                   centroids of the EDSR, with further options of
@@ -26,6 +28,13 @@ images() {
   hr_and_lr "$2" valid 2 3 4
 }
 
+first_ten() {
+  local number
+  make_links_folder
+  for number in {0801..0810}; do link "$1/$number.png" "$number.png"; done
+  hr_and_lr "$links" valid10 4
+}
+
 centroids() {
   local arch scale twin
   case $1 in
@@ -42,6 +51,7 @@ centroids() {
 
 case ${1:-} in
   images) [ $# -eq 3 ] || usage; images "$2" "$3" ;;
+  first_ten) [ $# -eq 2 ] || usage; first_ten "$2" ;;
   centroids) [ $# -ge 2 ] || usage; shift; centroids "$@" ;;
   *) usage ;;
 esac

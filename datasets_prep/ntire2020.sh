@@ -5,7 +5,8 @@
 # Where to get it: the challenge's page, https://competitions.codalab.org/competitions/22220 (training source domain,
 # validation inputs and their ground truth; registration); DIV2K at https://data.vision.ee.ethz.ch/cvl/DIV2K. The report is
 # Lugmayr et al., arXiv 2005.01996.
-# Licence: the challenge's terms; DIV2K for academic research only.
+# Licence: the challenge's terms, shown there on registration; it is made of Flickr2K (none is stated, see df2k.sh) and DIV2K (for
+# academic research only, says its page).
 #
 #   datasets_prep/ntire2020.sh SOURCE_DOMAIN DIV2K_train_HR VALID_INPUTS VALID_GROUND_TRUTH
 #

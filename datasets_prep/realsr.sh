@@ -3,7 +3,7 @@
 #
 # Where to get it: version 3 (LR smaller than HR), https://github.com/csjcai/RealSR; DIV2K's training images at
 # https://data.vision.ee.ethz.ch/cvl/DIV2K.
-# Licence: RealSR comes without one (research); DIV2K for academic research only.
+# Licence: none is stated for RealSR, see its authors' page; DIV2K for academic research only, says its page.
 #
 #   datasets_prep/realsr.sh RealSR_V3 DIV2K_train_HR
 #

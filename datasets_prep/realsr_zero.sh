@@ -2,7 +2,7 @@
 # RealSR-Zero: 45 photographs of an iPhone 4, a test set without ground truth; networks for it are trained on DF2K.
 #
 # Where to get it: https://github.com/House-Leo/RealSR-Zero; for training see df2k.sh.
-# Licence: comes without one (research); its images were collected on the internet.
+# Licence: none is stated, see the authors' page; they collected the images on the internet.
 #
 #   datasets_prep/realsr_zero.sh RealSR-Zero
 #

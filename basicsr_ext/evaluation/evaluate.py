@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.evaluation.images import Images, alpha_of, open_images
+from basicsr_ext.evaluation.images import Images, open_images
 from basicsr_ext.evaluation.metric_options import check_blocks
+from basicsr_ext.prepare.alpha import keys_with_alpha
 from basicsr_ext.prepare.jobs import check_workers, run_jobs
 from basicsr_ext.report.results import Scores
 from basicsr_ext.storage import open_store
@@ -142,10 +143,10 @@ class _Measure(NamedTuple):
 
 def _warn_of_alpha(stores: Sequence[Any]) -> None:
     for store in stores:
-        files = alpha_of(store) if store is not None else []
-        if files:
+        keys = keys_with_alpha(store) if store is not None else []
+        if keys:
             print(
-                f'Warning: {store.path}: alpha is left out, of {len(files)} of {len(store)} images, such as {files[0]}.',
+                f'Warning: {store.path}: alpha is left out, of {len(keys)} of {len(store)} images, such as "{keys[0]}".',
                 file=sys.stderr,
             )
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from basicsr_ext.errors import UserError, first_of
 from basicsr_ext.storage import FolderStore, ImageStore, open_store
@@ -124,13 +123,6 @@ def match_names(gt: Sequence[str], found: Sequence[str]) -> dict[str, str]:
     return best
 
 
-def alpha_of(store: ImageStore) -> list[str]:
-    """Paths of the images of a folder that have alpha, which reading leaves out; empty for other stores."""
-    if not isinstance(store, FolderStore):
-        return []
-    return [file for file in store.files() if _has_alpha(store.path / file)]
-
-
 def _is_grey(store: ImageStore, key: str) -> bool:
     """Whether an image itself is grey, in a folder that may have coloured ones too."""
     if store.channels == 1 or not isinstance(store, FolderStore):
@@ -191,14 +183,6 @@ def _check_sizes(images: Images) -> None:
             f'{images.store.path}: {len(wrong)} of {len(images.pairs)} images are not as large as their GT images, as '
             f'height x width: {first_of(wrong)}. {hint}'
         )
-
-
-def _has_alpha(file: Path) -> bool:
-    try:
-        with Image.open(file) as image:
-            return image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info
-    except (OSError, Image.DecompressionBombError):  # formats that only OpenCV reads; the store has read the header
-        return False
 
 
 def _size(size: Sequence[int]) -> str:

@@ -11,10 +11,15 @@ import cv2
 import numpy as np
 
 from basicsr_ext.errors import UserError, writing_failed
+from basicsr_ext.prepare.alpha import has_alpha
 from basicsr_ext.prepare.whole_files import write_whole
 from basicsr_ext.storage.base import ImageSpec
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.headers import HeaderError, read_header
+
+
+class BadImage(UserError):
+    """One image cannot be used, and others may be."""
 
 
 class Format(NamedTuple):
@@ -56,21 +61,23 @@ def read_picture(file: Path) -> Picture:
     """Reads an image; an orientation that it carries is obeyed.
 
     Raises:
-        UserError: The file cannot be read, is damaged, or of a kind that is not supported.
+        BadImage: The file cannot be read, is damaged, or of a kind that is not supported.
     """
     try:
         encoded = np.fromfile(file, np.uint8)
-        header = read_header(io.BytesIO(encoded.tobytes()))
+        stream = io.BytesIO(encoded.tobytes())
+        header = read_header(stream)
         spec = ImageSpec(
             header.height, header.width, header.channels, np.dtype(np.uint16 if header.bits == 16 else np.uint8)
         )
         pixels = decode_window(encoded, spec, 0, 0, header.height, header.width)
-        everything = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+        stream.seek(0)
+        everything = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if has_alpha(stream) else None
     except OSError as error:
-        raise UserError(f'{file}: cannot be read: {error.strerror}.') from None
+        raise BadImage(f'{file}: cannot be read: {error.strerror}.') from None
     except (HeaderError, DecodingError, cv2.error) as error:
-        raise UserError(f'{file}: {error} Replace or remove the file.') from None
-    if everything is None or everything.ndim != 3 or everything.shape[2] != 4:
+        raise BadImage(f'{file}: {error} Replace or remove the file.') from None
+    if everything is None or everything.ndim != 3 or everything.shape[2] != 4:  # OpenCV drops some kinds of alpha
         return Picture(pixels)
     return Picture(pixels, _turned_alpha(everything, pixels))
 
@@ -94,6 +101,7 @@ def write_picture(file: Path, picture: Picture) -> None:
         picture: The image.
 
     Raises:
+        BadImage: The format cannot hold the image.
         UserError: Writing fails; nothing is left of the file.
     """
     form = FORMATS[file.suffix[1:]]
@@ -104,14 +112,25 @@ def write_picture(file: Path, picture: Picture) -> None:
         pixels = np.dstack([np.broadcast_to(pixels, (*alpha.shape, 3))[..., ::-1], alpha])
     elif pixels.shape[2] == 3:
         pixels = pixels[..., ::-1]
+    encoded = _encode(file, np.ascontiguousarray(pixels), form)
     try:
-        _, encoded = cv2.imencode(file.suffix, np.ascontiguousarray(pixels), form.parameters)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, encoded.tobytes())
-    except cv2.error as error:  # such as a JPEG of more than 65535 pixels
-        raise UserError(f'{file}: OpenCV cannot write it ({error.err}). Choose another format (--ext).') from None
+        write_whole(file, encoded)
     except OSError as error:
         raise writing_failed(file, error) from None
+
+
+def _encode(file: Path, pixels: np.ndarray, form: Format) -> bytes:
+    try:
+        done, encoded = cv2.imencode(file.suffix, pixels, form.parameters)
+    except cv2.error:
+        done = False
+    if not done:
+        raise BadImage(
+            f'{file}: an image of {pixels.shape[0]}x{pixels.shape[1]} pixels cannot be written in this format. Choose '
+            'another (--ext).'
+        )
+    return encoded.tobytes()
 
 
 def _in_8_bits(plane: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from basicsr_ext.errors import UserError, first_of
 from basicsr_ext.evaluation.network_file import TrainedNetwork, open_network
-from basicsr_ext.evaluation.pictures import FORMATS, Picture, read_picture, write_picture
+from basicsr_ext.evaluation.pictures import FORMATS, BadImage, Picture, read_picture, write_picture
 from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.functional.inference import Inference, super_resolve
 from basicsr_ext.functional.precision import PRECISIONS
@@ -30,10 +30,12 @@ class Upscaled(NamedTuple):
     Attributes:
         files: The images that were written.
         lossy: Inputs of which the format left something out: alpha, or the lower 8 of 16 bits.
+        skipped: Inputs that could not be enlarged -> why.
     """
 
     files: list[Path]
     lossy: list[Path]
+    skipped: dict[Path, str]
 
 
 def upscale(
@@ -59,7 +61,7 @@ def upscale(
     Alpha is enlarged by MATLAB's bicubic: networks are trained on colours, not on masks. Grey images stay grey. A network of
     one channel gets the luminance, and the chroma is enlarged by MATLAB's bicubic.
 
-    Every image is read before the first is written, and appears when it is whole.
+    Results appear when they are whole. An image of a folder that cannot be enlarged is passed over.
 
     Args:
         images: Image, or folder.
@@ -79,26 +81,36 @@ def upscale(
         overwrite: Replace what is there.
 
     Raises:
-        UserError: Images, weights or arguments are not as they must be, or writing fails.
+        UserError: Weights or arguments are not as they must be, no image can be enlarged, or writing fails.
     """
     _check_arguments(tile, overlap, batch_size, precision, suffix, ext)
     sources = _find_sources(Path(images))
     targets = {key: Path(output, f'{key}{suffix}.{ext}') for key in sources}
     check_output(output)
     _check_targets(sources, targets, overwrite)
-    lossy = [file for file in sources.values() if _loses(read_picture(file), ext)]  # also finds damaged ones
     trained = open_network(weights, resolve_device(device), options=options, param_key=param_key)
     before = _enlarged_before(trained, scale)
     how = Inference(trained.scale, tile, overlap, batch_size, self_ensemble, precision, *trained.needs)
+    done = Upscaled([], [], {})
     existed = Path(output).exists()
     try:
         for key, source in tqdm(sources.items(), desc='upscale', unit='image', disable=None):
-            write_picture(targets[key], enlarge(read_picture(source), trained, how, str(source), before))
+            try:
+                picture = read_picture(source)
+                write_picture(targets[key], enlarge(picture, trained, how, str(source), before))
+            except BadImage as error:
+                done.skipped[source] = str(error)
+                continue
+            done.files.append(targets[key])
+            if _loses(picture, ext):
+                done.lossy.append(source)
+        if not done.files:
+            raise UserError(_none_of(list(done.skipped.values())))
     except BaseException:
         if not existed and not any(path.is_file() for path in Path(output).rglob('*')):
             shutil.rmtree(output, ignore_errors=True)
         raise
-    return Upscaled(list(targets.values()), lossy)
+    return done
 
 
 def enlarge(picture: Picture, trained: TrainedNetwork, how: Inference, name: str, before: int = 1) -> Picture:
@@ -115,7 +127,8 @@ def enlarge(picture: Picture, trained: TrainedNetwork, how: Inference, name: str
         The enlarged image, of the same type, grey where it was, with alpha where it had some.
 
     Raises:
-        UserError: The network fails, or gives something else than an image.
+        BadImage: The network fails on this image, or gives values that are not finite.
+        UserError: It gives something else than an image.
     """
     pixels = picture.pixels
     unit = torch.from_numpy(to_unit(pixels, np.float32)).permute(2, 0, 1)[None].expand(-1, 3, -1, -1).contiguous()
@@ -130,7 +143,7 @@ def enlarge(picture: Picture, trained: TrainedNetwork, how: Inference, name: str
     if result.shape[0] != 3:
         raise UserError(f'The network gives {result.shape[0]} channels, expected 3: it makes no images in colour.')
     if not result.isfinite().all():
-        raise UserError(
+        raise BadImage(
             f'{name}: the network gives values that are not finite. Change the precision (found {how.precision}; try '
             'fp32), or the weights.'
         )
@@ -185,9 +198,13 @@ def _enlarged_before(trained: TrainedNetwork, scale: int | None) -> int:
     return scale
 
 
-def _explained(error: BaseException, name: str, shape: tuple[int, ...]) -> UserError:
+def _none_of(reasons: list[str]) -> str:
+    return reasons[0] if len(reasons) == 1 else f'None of {len(reasons)} images can be enlarged. {reasons[0]}'
+
+
+def _explained(error: BaseException, name: str, shape: tuple[int, ...]) -> BadImage:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error):
         hint = 'the device has not enough memory: choose smaller tiles (--tile)'
     else:
         hint = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(f'{name}: the network fails on this image of {shape[0]}x{shape[1]} pixels: {hint}.')
+    return BadImage(f'{name}: the network fails on this image of {shape[0]}x{shape[1]} pixels: {hint}.')

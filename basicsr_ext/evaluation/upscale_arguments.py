@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import argparse
 
+from basicsr_ext.prepare.shared_arguments import add_forward_arguments, add_network_files
+
 
 def add_upscale_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``basicsr upscale`` to its parser; the parsed ones carry ``run``."""
     parser.description = (
         'Enlarges images by a trained network. Alpha (enlarged by exact bicubic) and 16 bits are kept where the format '
-        'has them, grey stays grey. A network of one channel gets the luminance; the chroma is enlarged by exact bicubic.'
+        'has them, grey stays grey. A network of one channel gets the luminance; the chroma is enlarged by exact bicubic. '
+        'Images that cannot be enlarged are left out and listed at the end. Exit status: 0; 1: images were left out; 2: '
+        'nothing could be done.'
     )
     parser.add_argument('-i', '--input', required=True, metavar='PATH', help='image, or folder of images')
     parser.add_argument('-o', '--output', required=True, metavar='DIR', help='folder for the results')
     network = parser.add_argument_group('network')
-    network.add_argument('--weights', required=True, metavar='FILE', help='network file, such as net_g_latest.pth')
+    add_network_files(network, 'network file, such as net_g_latest.pth')
     network.add_argument(
         '-opt', '--opt', metavar='FILE', help="option file with network_g and scale (default: the network file's own)"
     )
     network.add_argument(
         '-s', '--scale', type=int, metavar='N', help='for networks of scale 1: enlarge by exact bicubic before'
     )
-    network.add_argument(
-        '--param_key',
-        '--param-key',
-        metavar='KEY',
-        help='entry of the network file (default: params_ema, params, or the file itself)',
-    )
-    forward = parser.add_argument_group('how it runs')
-    add_forward_arguments(forward)
-    forward.add_argument(
-        '--batch_size', '--batch-size', type=int, default=1, metavar='N', help='tiles in one forward (default: 1)'
-    )
-    forward.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, ... (default: cuda where there is one)')
+    add_forward_arguments(parser, 'how it runs')
     files = parser.add_argument_group('files')
     files.add_argument('--suffix', default='', help='appended to the names of the results')
     files.add_argument(
@@ -43,28 +36,6 @@ def add_upscale_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument('--overwrite', action='store_true', help='replace results that are there')
     parser.set_defaults(run=_run_upscale)
-
-
-def add_forward_arguments(forward: argparse._ArgumentGroup) -> None:
-    """Adds ``--tile``, ``--overlap``, ``--self_ensemble`` and ``--precision``."""
-    forward.add_argument(
-        '--tile', type=int, metavar='PIXELS', help='run on tiles of this size, in pixels of the input (default: whole)'
-    )
-    forward.add_argument(
-        '--overlap',
-        type=int,
-        default=16,
-        metavar='PIXELS',
-        help='of neighbouring tiles, in pixels of the input; tiling is exact where it is as wide as the receptive field '
-        '(default: 16)',
-    )
-    forward.add_argument(
-        '--self_ensemble',
-        '--self-ensemble',
-        action='store_true',
-        help='average over the eight flips and transpositions; eight times the work',
-    )
-    forward.add_argument('--precision', choices=('fp32', 'bf16', 'fp16'), default='fp32', help='(default: fp32)')
 
 
 def _run_upscale(args: argparse.Namespace) -> None:
@@ -95,3 +66,8 @@ def _run_upscale(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     print(f'{args.output}: {len(done.files)} images')
+    if done.skipped:
+        reasons = '\n'.join(done.skipped.values())
+        total = len(done.files) + len(done.skipped)
+        print(f'{len(done.skipped)} of {total} images were left out:\n{reasons}', file=sys.stderr)
+        raise SystemExit(1)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from basicsr.utils.registry import METRIC_REGISTRY
 from torch import nn
 
 from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_pair, as_tensor, check_options
-from basicsr_ext.metrics.networks import fetching, freeze, load_features, require
+from basicsr_ext.metrics.networks import BACKBONES, fetching, freeze, load_features, require
+from basicsr_ext.metrics.registering import metric
 
 
-@METRIC_REGISTRY.register()
+def _check_ready(backbone_path: str | None = None, device: str = 'auto', **options: Any) -> None:
+    check_options(**options)
+    resolve_device(device)
+    build_dists(backbone_path)
+
+
+@metric('lower', _check_ready)
 def DISTS(
     img: np.ndarray,
     img2: np.ndarray,
@@ -25,19 +31,10 @@ def DISTS(
     backbone_path: str | None = None,
     device: str = 'auto',
     input_order: Order = 'HWC',
-    better: Literal['higher', 'lower'] = 'lower',
 ) -> float:
     """Deep image structure and texture similarity: a distance, 0 for equal images.
 
-    Args:
-        img: BGR or grey image, uint8, or floating point on [0, 255].
-        img2: GT image of the same size.
-        crop_border: Pixels to leave out at each side.
-        backbone_path: Weights of VGG-16, as torchvision's or of its features alone; default: torchvision's, which are
-            downloaded once.
-        device: auto (the GPU where there is one), cpu, cuda, ...
-        input_order: HWC or CHW.
-        better: Read by BasicSR's record of the best iteration.
+    Arguments are those of :func:`~basicsr_ext.metrics.lpips_metric.LPIPS`; the backbone is VGG-16.
 
     Raises:
         UserError: The options or images do not fit; the package or weights are missing.
@@ -56,7 +53,7 @@ def build_dists(backbone_path: str | None = None) -> nn.Module:
     """Builds the network on the CPU, once for the same arguments; see :func:`DISTS`."""
     library = require('torchmetrics.functional.image.dists', 'DISTS', 'metrics')
     if backbone_path is None:
-        with fetching('DISTS', 'backbone_path'):
+        with fetching('DISTS', BACKBONES['vgg'], 'backbone_path'):
             return freeze(library.DISTSNetwork())
     from torchvision.models import vgg16
 
@@ -68,15 +65,3 @@ def build_dists(backbone_path: str | None = None) -> nn.Module:
     backbone = nn.ModuleDict(network.named_children())
     load_features(backbone, backbone_path)
     return freeze(network)
-
-
-def _check_ready(
-    crop_border: int = 0, backbone_path: str | None = None, device: str = 'auto', input_order: str = 'HWC'
-) -> None:
-    check_options(crop_border, input_order)
-    resolve_device(device)
-    build_dists(backbone_path)
-
-
-DISTS.better = 'lower'
-DISTS.check_ready = _check_ready

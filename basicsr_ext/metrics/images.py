@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -69,8 +69,8 @@ def as_tensor(image: np.ndarray, device: torch.device) -> torch.Tensor:
     return planes.to(torch.float32).div(255).expand(3, -1, -1)[None]
 
 
-def check_options(crop_border: int = 0, input_order: Order = 'HWC') -> None:
-    """Checks the options that metrics share.
+def check_options(crop_border: int = 0, input_order: Order = 'HWC', **others: Any) -> None:
+    """Checks the options that metrics share; others are left alone.
 
     Raises:
         UserError: One is out of range.

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from basicsr.utils.registry import METRIC_REGISTRY
 from torch import nn
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_pair, as_tensor, check_options
-from basicsr_ext.metrics.networks import fetching, freeze, load_features, require
+from basicsr_ext.metrics.networks import BACKBONES, fetching, freeze, load_features, require
+from basicsr_ext.metrics.registering import metric
 from basicsr_ext.storage.weights import fit_weights, read_weights
 
-NETWORKS = ('alex', 'vgg', 'squeeze')
+
+def _check_ready(
+    net: str = 'alex',
+    backbone_path: str | None = None,
+    linear_path: str | None = None,
+    device: str = 'auto',
+    **options: Any,
+) -> None:
+    check_options(**options)
+    resolve_device(device)
+    build_lpips(net, backbone_path, linear_path)
 
 
-@METRIC_REGISTRY.register()
+@metric('lower', _check_ready)
 def LPIPS(
     img: np.ndarray,
     img2: np.ndarray,
@@ -30,7 +40,6 @@ def LPIPS(
     linear_path: str | None = None,
     device: str = 'auto',
     input_order: Order = 'HWC',
-    better: Literal['higher', 'lower'] = 'lower',
 ) -> float:
     """Learned perceptual image patch similarity (version 0.1): a distance, 0 for equal images.
 
@@ -44,7 +53,6 @@ def LPIPS(
         linear_path: Weights of the linear layers; default: those that the package carries.
         device: auto (the GPU where there is one), cpu, cuda, ...
         input_order: HWC or CHW.
-        better: Read by BasicSR's record of the best iteration.
 
     Raises:
         UserError: The options or images do not fit; the package or weights are missing.
@@ -61,10 +69,10 @@ def LPIPS(
 @lru_cache(maxsize=4)
 def build_lpips(net: str = 'alex', backbone_path: str | None = None, linear_path: str | None = None) -> nn.Module:
     """Builds the network on the CPU, once for the same arguments; see :func:`LPIPS`."""
-    if net not in NETWORKS:
-        raise UserError(f'net: expected one of {", ".join(NETWORKS)}, found {net!r}.')
+    if net not in BACKBONES:
+        raise UserError(f'net: expected one of {", ".join(BACKBONES)}, found {net!r}.')
     lpips = require('lpips', 'LPIPS', 'metrics')
-    with fetching('LPIPS', 'backbone_path'):
+    with fetching('LPIPS', BACKBONES[net], 'backbone_path'):
         network = lpips.LPIPS(net=net, pnet_rand=backbone_path is not None, verbose=False)
     if backbone_path is not None:
         load_features(network.net, backbone_path)
@@ -73,20 +81,3 @@ def build_lpips(net: str = 'alex', backbone_path: str | None = None, linear_path
         weights = {key.removeprefix('lin'): value for key, value in read_weights(path).items()}
         fit_weights(network.lins, weights, path)
     return freeze(network)
-
-
-def _check_ready(
-    net: str = 'alex',
-    crop_border: int = 0,
-    backbone_path: str | None = None,
-    linear_path: str | None = None,
-    device: str = 'auto',
-    input_order: str = 'HWC',
-) -> None:
-    check_options(crop_border, input_order)
-    resolve_device(device)
-    build_lpips(net, backbone_path, linear_path)
-
-
-LPIPS.better = 'lower'
-LPIPS.check_ready = _check_ready

@@ -8,11 +8,20 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
+import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage.weights import fit_weights, read_weights
+
+# As torchvision downloads them, into the folder hub/checkpoints of TORCH_HOME.
+BACKBONES = {
+    'alex': 'alexnet-owt-7be5be79.pth',
+    'vgg': 'vgg16-397923af.pth',
+    'squeeze': 'squeezenet1_1-b8a52dc0.pth',
+}
 
 
 def require(module: str, metric: str, extra: str) -> ModuleType:
@@ -38,12 +47,30 @@ def require(module: str, metric: str, extra: str) -> ModuleType:
         ) from None
 
 
+def pyiqa_metric(metric: str, device: str, color_space: str, model_path: str | os.PathLike | None = None) -> Any:
+    """Makes one of pyiqa's metrics.
+
+    Args:
+        metric: Name of the metric.
+        device: Where it computes.
+        color_space: Whose luminance it takes, ``yiq`` or ``ycbcr``.
+        model_path: Its parameters; default: pyiqa's, which are downloaded once.
+
+    Raises:
+        UserError: pyiqa is missing.
+    """
+    pyiqa = require('pyiqa', metric, 'iqa')
+    model = {} if model_path is None else {'pretrained_model_path': str(model_path)}
+    return pyiqa.create_metric(metric.lower(), device=torch.device(device), color_space=color_space, **model)
+
+
 @contextmanager
-def fetching(metric: str, option: str) -> Iterator[None]:
+def fetching(metric: str, file: str, option: str) -> Iterator[None]:
     """Says what to do where a library cannot download its weights.
 
     Args:
         metric: Name of the metric.
+        file: Name of the file.
         option: The metric's option that names a file instead.
 
     Raises:
@@ -56,8 +83,8 @@ def fetching(metric: str, option: str) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # no connection, no such file, a file cut off
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f'{metric}: its weights are not on this machine, and the library that makes it could not download them '
-            f'({reason}). Download them elsewhere, and name the file in {option}.'
+            f'{metric}: its weights, {file}, are not on this machine, and the library that makes it could not download '
+            f'them ({reason}). Download them elsewhere, and name the file in {option}.'
         ) from None
 
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache, partial
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from basicsr.utils.registry import METRIC_REGISTRY
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_rgb, as_tensor, check_options
-from basicsr_ext.metrics.networks import fetching, require
+from basicsr_ext.metrics.networks import fetching, pyiqa_metric
+from basicsr_ext.metrics.registering import metric
+
+MODEL = 'NRQM_model.mat'
 
 
-@METRIC_REGISTRY.register()
+def check_nrqm(color_space: str = 'yiq', model_path: str | None = None, device: str = 'auto', **options: Any) -> None:
+    """Checks the options of :func:`NRQM`, and that it can be computed.
+
+    Raises:
+        UserError: An option is wrong, or the package or the model are missing.
+    """
+    check_options(**options)
+    build_nrqm(str(resolve_device(device)), color_space, model_path)
+
+
+@metric('higher', check_nrqm)
 def NRQM(
     img: np.ndarray,
     img2: np.ndarray | None = None,
@@ -24,7 +36,6 @@ def NRQM(
     model_path: str | None = None,
     device: str = 'auto',
     input_order: Order = 'HWC',
-    better: Literal['higher', 'lower'] = 'higher',
 ) -> float:
     """No-reference quality metric for super-resolution, also called Ma: from 0 to 10.
 
@@ -35,17 +46,20 @@ def NRQM(
         model_path: The regression model, ``NRQM_model.mat``; default: pyiqa's, which is downloaded once.
         device: auto (the GPU where there is one), cpu, cuda, ...
         input_order: HWC or CHW.
-        better: Read by BasicSR's record of the best iteration.
 
     Raises:
         UserError: The options or the image do not fit; the package or the model are missing.
 
     Source: Ma et al., "Learning a no-reference quality metric for single-image super-resolution", CVIU 2017.
     """
+    return measure_nrqm(as_rgb(img, crop_border, input_order), 'yiq', model_path, device)
+
+
+def measure_nrqm(image: np.ndarray, color_space: str, model_path: str | None, device: str) -> float:
+    """Computes NRQM of an image of :func:`~basicsr_ext.metrics.images.as_rgb`; other arguments as of :func:`build_nrqm`."""
     chosen = resolve_device(device)
-    image = as_tensor(as_rgb(img, crop_border, input_order), chosen)
     with torch.inference_mode():
-        return float(build_nrqm(str(chosen), 'yiq', model_path)(image))
+        return float(build_nrqm(str(chosen), color_space, model_path)(as_tensor(image, chosen)))
 
 
 @lru_cache(maxsize=4)
@@ -57,29 +71,15 @@ def build_nrqm(device: str, color_space: str, model_path: str | None = None) -> 
         color_space: Whose luminance it takes: ``yiq`` as its authors, ``ycbcr`` as within the perceptual index.
         model_path: As for :func:`NRQM`.
     """
-    pyiqa = require('pyiqa', 'NRQM', 'iqa')
-    make = partial(pyiqa.create_metric, 'nrqm', device=torch.device(device), color_space=color_space)
     if model_path is None:
-        with fetching('NRQM', 'model_path'):
-            return make()
+        with fetching('NRQM', MODEL, 'model_path'):
+            return pyiqa_metric('NRQM', device, color_space)
     path = os.path.expanduser(model_path)
     if not os.path.isfile(path):
         raise UserError(f'model_path: expected a file at {model_path}, found none.')
     try:
-        return make(pretrained_model_path=path)
+        return pyiqa_metric('NRQM', device, color_space, path)
+    except UserError:
+        raise
     except Exception as error:  # whatever SciPy makes of another file
-        raise UserError(f'model_path: expected NRQM_model.mat, found another file at {model_path} ({error}).') from None
-
-
-def check_nrqm(color_space: str = 'yiq', **options: Any) -> None:
-    """Checks the options of :func:`NRQM`, and that it can be computed.
-
-    Raises:
-        UserError: An option is wrong, or the package or the model are missing.
-    """
-    check_options(options.get('crop_border', 0), options.get('input_order', 'HWC'))
-    build_nrqm(str(resolve_device(options.get('device', 'auto'))), color_space, options.get('model_path'))
-
-
-NRQM.better = 'higher'
-NRQM.check_ready = check_nrqm
+        raise UserError(f'model_path: expected {MODEL}, found another file at {model_path} ({error}).') from None

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
-from basicsr.utils.registry import METRIC_REGISTRY
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.ssim import WINDOW, ssim
 from basicsr_ext.metrics.images import Order, as_pair, check_options
+from basicsr_ext.metrics.registering import metric
 
 
-@METRIC_REGISTRY.register()
+@metric('higher', check_options)
 def SSIM(
-    img: np.ndarray,
-    img2: np.ndarray,
-    crop_border: int,
-    test_y_channel: bool = False,
-    input_order: Order = 'HWC',
-    better: Literal['higher', 'lower'] = 'higher',
+    img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool = False, input_order: Order = 'HWC'
 ) -> float:
     """Structural similarity, as published numbers are made, equal to the MATLAB code of its authors.
 
-    Args:
-        img: BGR or grey image, uint8, or floating point on [0, 255].
-        img2: GT image of the same size.
-        crop_border: Pixels to leave out at each side; benchmarks leave out as many as the scale.
-        test_y_channel: Measure on luminance, not rounded, as on the benchmark sets; else on RGB, as on real scenes.
-        input_order: HWC or CHW.
-        better: Read by BasicSR's record of the best iteration.
+    Arguments are those of :func:`~basicsr_ext.metrics.psnr_metric.PSNR`; at least 11x11 pixels are left within the border.
 
     Returns:
         At most 1; the mean over channels.
@@ -44,7 +31,3 @@ def SSIM(
             f'{crop_border}.'
         )
     return ssim(*pair)
-
-
-SSIM.better = 'higher'
-SSIM.check_ready = lambda crop_border, input_order='HWC', **_: check_options(crop_border, input_order)

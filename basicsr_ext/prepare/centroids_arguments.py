@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 
-from basicsr_ext.prepare.shared_arguments import add_num_workers, add_paths, stoppable
+from basicsr_ext.prepare.shared_arguments import (
+    add_forward_arguments,
+    add_network_files,
+    add_num_workers,
+    add_paths,
+    stoppable,
+)
 
 
 def add_centroids(commands: argparse._SubParsersAction) -> None:
@@ -35,45 +41,8 @@ def add_centroids(commands: argparse._SubParsersAction) -> None:
         '--network', metavar='YAML', help="network option, such as '{type: EDSR, num_in_ch: 3, num_out_ch: 3}'"
     )
     teacher.add_argument('-s', '--scale', type=int, help='factor; required with --network')
-    teacher.add_argument('--weights', required=True, metavar='FILE', help='trained weights (.pth, .safetensors)')
-    teacher.add_argument(
-        '--param_key',
-        '--param-key',
-        metavar='KEY',
-        help='entry of the weights file (default: params_ema, params, or the file itself)',
-    )
-    forward = parser.add_argument_group('how the teacher runs')
-    forward.add_argument(
-        '--tile',
-        type=int,
-        metavar='PIXELS',
-        help='run on tiles of this size, in LR pixels, rounded up to whole windows where the network has some (default: '
-        'whole images)',
-    )
-    forward.add_argument(
-        '--overlap',
-        type=int,
-        default=16,
-        metavar='PIXELS',
-        help='of neighbouring tiles, in pixels of the input; tiling is exact where it is as wide as the receptive field '
-        '(default: 16)',
-    )
-    forward.add_argument(
-        '--batch_size',
-        '--batch-size',
-        type=int,
-        default=1,
-        metavar='N',
-        help='tiles, or without tiles consecutive images of equal size, in one forward (default: 1)',
-    )
-    forward.add_argument('--precision', choices=('fp32', 'bf16', 'fp16'), default='fp32', help='(default: fp32)')
-    forward.add_argument(
-        '--self_ensemble',
-        '--self-ensemble',
-        action='store_true',
-        help='average over the eight flips and transpositions; eight times the work',
-    )
-    forward.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, ... (default: cuda where there is one)')
+    add_network_files(teacher, 'trained weights (.pth, .safetensors)')
+    add_forward_arguments(parser, 'how the teacher runs')
     parser.add_argument(
         '--dtype',
         choices=('uint8', 'uint16', 'float32'),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from basicsr_ext.data.pairing import found_template
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.perceptual_hash import BITS, hash_distances, turned_hashes
 from basicsr_ext.prepare.distances import DISTANCE
@@ -109,12 +110,15 @@ def _alone(name: str, images: Set) -> Iterator[Problem]:
 def _pairs(gt_set: Set, lq_set: Set, scale: int, template: str) -> Iterator[Problem]:
     gt_set, lq_set = ({key: seen for key, seen in images.items() if not seen.namesake} for images in (gt_set, lq_set))
     partners = {key: template.format(key) for key in gt_set}
+    found = found_template(list(gt_set), list(lq_set), template)
     for key in lq_set:
         if key not in set(partners.values()):
             yield Problem(f'LQ {key}', 'extra', 'a GT image', 'none')
     for key, partner in partners.items():
         if partner not in lq_set:
-            yield Problem(f'GT {key}', 'missing', f'LQ {partner}', 'none')
+            other = found.replace('{}', key) if found else None
+            hint = f'LQ {other} (--filename_tmpl "{found}")' if other in lq_set else 'none'
+            yield Problem(f'GT {key}', 'missing', f'LQ {partner}', hint)
             continue
         gt, lq = gt_set[key].spec, lq_set[partner].spec
         if gt is not None and lq is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from basicsr_ext import __version__
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, first_of
 from basicsr_ext.functional.resize import downsample, mod_crop, upsample
 from basicsr_ext.prepare.jobs import check_workers
 from basicsr_ext.prepare.output import KIND, Output
@@ -120,13 +120,13 @@ class _MakeLR(NamedTuple):
 
 
 def _check_sizes(store: ImageStore, scale: int) -> None:
-    for key in store.keys():
-        height, width = store.spec(key)[:2]
-        if min(height, width) < scale:
-            raise UserError(
-                f'{store.path}: image "{key}" has {height}x{width} pixels, which is too small for scale {scale}: remove '
-                'it, or choose a smaller scale.'
-            )
+    small = [f'"{key}" ({store.spec(key).height}x{store.spec(key).width})' for key in store.keys()
+             if min(store.spec(key)[:2]) < scale]  # fmt: skip
+    if small:
+        raise UserError(
+            f'{store.path}: {len(small)} of {len(store)} images are too small for scale {scale}: {first_of(small)}. Remove '
+            'them, or choose a smaller scale.'
+        )
 
 
 def lr_image(image: np.ndarray, scale: int, *, double: bool = False) -> np.ndarray:

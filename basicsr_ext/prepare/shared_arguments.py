@@ -33,6 +33,53 @@ def add_num_workers(parser: argparse.ArgumentParser, what: str = 'processes') ->
     )
 
 
+def add_network_files(group: argparse._ArgumentGroup, weights_help: str) -> None:
+    """Adds the file of a trained network."""
+    group.add_argument('--weights', required=True, metavar='FILE', help=weights_help)
+    group.add_argument(
+        '--param_key',
+        '--param-key',
+        metavar='KEY',
+        help='entry of the file of weights (default: params_ema, params, or the file itself)',
+    )
+
+
+def add_forward_arguments(parser: argparse.ArgumentParser, title: str) -> None:
+    """Adds how a network runs."""
+    forward = parser.add_argument_group(title)
+    forward.add_argument(
+        '--tile',
+        type=int,
+        metavar='PIXELS',
+        help='run on tiles of this size, in pixels of the input, rounded up to whole windows where the network has some '
+        '(default: whole images)',
+    )
+    forward.add_argument(
+        '--overlap',
+        type=int,
+        default=16,
+        metavar='PIXELS',
+        help='of neighbouring tiles, in pixels of the input; tiling is exact where it is as wide as the receptive field '
+        '(default: 16)',
+    )
+    forward.add_argument(
+        '--batch_size',
+        '--batch-size',
+        type=int,
+        default=1,
+        metavar='N',
+        help='tiles in one forward; of centroids without tiles, consecutive images of equal size (default: 1)',
+    )
+    forward.add_argument(
+        '--self_ensemble',
+        '--self-ensemble',
+        action='store_true',
+        help='average over the eight flips and transpositions; eight times the work',
+    )
+    forward.add_argument('--precision', choices=('fp32', 'bf16', 'fp16'), default='fp32', help='(default: fp32)')
+    forward.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, ... (default: cuda where there is one)')
+
+
 def stoppable(run: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
     """Ends with a line instead of a traceback on Ctrl-C, for commands that keep what is done."""
 

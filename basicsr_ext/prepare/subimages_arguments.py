@@ -35,6 +35,12 @@ def add_subimages(commands: argparse._SubParsersAction) -> None:
         metavar='PIXELS',
         help='one more sub-image at the border where more pixels than this would be lost (default: 0)',
     )
+    parser.add_argument(
+        '--skip_small',
+        '--skip-small',
+        action='store_true',
+        help='leave out images that are smaller than a sub-image, with a note (default: they are an error)',
+    )
     add_compress_level(parser, 'of PNGs', 3)
     add_num_workers(parser)
     parser.set_defaults(run=stoppable(_run))
@@ -49,6 +55,7 @@ def _run(args: argparse.Namespace) -> None:
         size=args.size,
         step=args.step,
         threshold=args.threshold,
+        skip_small=args.skip_small,
         compress_level=args.compress_level,
         num_workers=args.num_workers,
     )

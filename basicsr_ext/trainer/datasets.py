@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import basicsr.data
 
+from basicsr_ext.data.pairing import found_template
 from basicsr_ext.errors import UserError
+from basicsr_ext.storage.folder import find_images
 from basicsr_ext.trainer.checking.problems import brief
 
 
@@ -25,9 +28,19 @@ def build_dataset(options: Mapping[str, Any]) -> Any:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # BasicSR's datasets assert what they expect of folders
-        raise UserError(f'Dataset {options["name"]}: {not_made(options["type"], error)}') from error
+        raise UserError(f'Dataset {options["name"]}: {not_made(options, error)}') from error
 
 
-def not_made(dataset: str, error: Exception) -> str:
-    """Says that a dataset's class failed on its files."""
-    return f'{dataset} cannot be made from these files ({brief(error) or type(error).__name__}).'
+def not_made(options: Mapping[str, Any], error: Exception) -> str:
+    """Says that a dataset of these options failed on its files, and which names of LQ images would fit."""
+    found = _found_template(options)
+    hint = f' LQ images are named otherwise: set filename_tmpl: "{found}".' if found else ''
+    return f'{options["type"]} cannot be made from these files ({brief(error) or type(error).__name__}).{hint}'
+
+
+def _found_template(options: Mapping[str, Any]) -> str | None:
+    try:
+        gt, lq = (list(find_images(Path(options[f'dataroot_{kind}']))) for kind in ('gt', 'lq'))
+    except (KeyError, TypeError, UserError):  # no pairs of folders
+        return None
+    return found_template(gt, lq, str(options.get('filename_tmpl', '{}')))

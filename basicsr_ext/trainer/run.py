@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ from basicsr_ext.trainer.checking.source import OptionSource, read_source
 
 if TYPE_CHECKING:
     from basicsr_ext.trainer.session import Session
+
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class TestRun(NamedTuple):
@@ -173,6 +176,10 @@ def _run_checked(
                 session.keeper.end_run()
             session.gathered_scores = session.scores.gathered()
     except OSError as error:
+        if error.errno in _REFUSED:
+            raise UserError(
+                f'{error.filename or "A file"}: {error.strerror}. Change its permissions, or choose another place (path.root).'
+            ) from error
         if error.errno not in NO_ROOM:
             raise
         going_on = 'then go on with --auto_resume' if is_train else 'then test again'

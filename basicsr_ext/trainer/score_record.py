@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import PurePath
+from os.path import splitext
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,26 @@ import torch
 from basicsr.metrics import calculate_metric as basicsr_calculate_metric
 
 from basicsr_ext.functional.luminance import luminance
+from basicsr_ext.storage.folder import EXTENSIONS
 from basicsr_ext.trainer.ranks import on_all_ranks
 
 Scores = dict[str, dict[str, float]]
-_Noted = list[tuple[str, dict[str, float]]]
+_Noted = list[tuple[str, dict[str, float]]]  # path of an image below its folder
 
 
 class ScoreRecord:
     """Stands between BasicSR's validation and its metrics.
 
     Attributes:
-        sets: Name of a set -> file and scores of each image of this rank, in order.
+        sets: Name of a set -> path and scores of each image of this rank, in order. An image is named as its GT image,
+            where there is one, as ``basicsr evaluate`` does.
     """
 
     def __init__(self) -> None:
         self.sets: dict[str, _Noted] = {}
         self.model: Any = None
         self._noted: _Noted | None = None
+        self._options: Mapping[str, Any] = {}  # of the dataset
 
     def follow(self, model: Any) -> None:
         """Watches what the model is given: which set, which image."""
@@ -36,15 +39,18 @@ class ScoreRecord:
         validation, feed_data = model.validation, model.feed_data
 
         def noting_validation(dataloader: Any, *arguments: Any, **named: Any) -> None:
-            self._noted = self.sets.setdefault(_unused(dataloader.dataset.opt['name'], self.sets), [])
+            self._options = dataloader.dataset.opt
+            self._noted = self.sets.setdefault(_unused(self._options['name'], self.sets), [])
             try:
                 validation(dataloader, *arguments, **named)
             finally:
                 self._noted = None
 
         def noting_feed_data(data: dict[str, Any], *arguments: Any, **named: Any) -> None:
-            if self._noted is not None and isinstance(data.get('lq_path'), (list, tuple)):
-                self._noted.append((str(data['lq_path'][0]), {}))
+            kind = next((kind for kind in ('gt', 'lq') if isinstance(data.get(f'{kind}_path'), (list, tuple))), None)
+            if self._noted is not None and kind is not None:
+                path = _below(str(data[f'{kind}_path'][0]), self._options.get(f'dataroot_{kind}'))
+                self._noted.append((path, {}))
             feed_data(data, *arguments, **named)
 
         model.validation, model.feed_data = noting_validation, noting_feed_data
@@ -90,20 +96,22 @@ class ScoreRecord:
         for name in self.sets:
             noted = sorted((image for share in everyone for image in share.get(name, [])), key=lambda image: image[0])
             if noted and all(scores for _, scores in noted):
-                names = short_names([file for file, _ in noted])
+                names = image_names([path for path, _ in noted])
                 gathered[name] = dict(sorted((image, scores) for image, (_, scores) in zip(names, noted, strict=True)))
         return gathered
 
 
-def short_names(files: list[str]) -> list[str]:
-    """Returns names for files: without folder and extension where that tells them apart, else with as much as it takes."""
-    stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
-    if len(set(stems)) == len(stems):
-        return stems
-    common = os.path.commonpath([os.path.dirname(file) for file in files]) if len(files) > 1 else ''
-    relative = [PurePath(os.path.relpath(file, common) if common else file).as_posix() for file in files]
-    names = [os.path.splitext(file)[0] for file in relative]
-    return names if len(set(names)) == len(names) else [f'{place}: {file}' for place, file in enumerate(relative, 1)]
+def image_names(paths: list[str]) -> list[str]:
+    """Returns names for images: keys, and paths without extension where that tells them apart, else numbered."""
+    names = [stem if extension.lower() in EXTENSIONS else stem + extension for stem, extension in map(splitext, paths)]
+    return names if len(set(names)) == len(names) else [f'{place}: {path}' for place, path in enumerate(paths, 1)]
+
+
+def _below(path: str, folder: Any) -> str:
+    """The path of a file below the folder of its set, or else its name; a store's key stays as it is."""
+    if isinstance(folder, str) and path.startswith(folder):
+        return os.path.relpath(path, folder)
+    return os.path.basename(path) if os.path.isabs(path) else path
 
 
 def _unused(name: Any, names: Any) -> str:

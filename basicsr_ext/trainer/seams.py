@@ -84,6 +84,8 @@ def all_seams(session: Any) -> list[Seam]:
              'keeps the means of a set only; rounds the luminance that a network made into the colours of an image'),
         Seam('basicsr.models.sr_model:SRModel.dist_validation', shared_validation.dist_validation,
              'models/sr_model.py:132', 'lets the first rank do all the work, while the others wait and may run out of time'),
+        Seam('basicsr.models.sr_model:SRModel._log_validation_metric_values', stock_models.log_validation_metric_values,
+             'models/sr_model.py:203', 'calls the one value of a test the best of all iterations'),
         Seam('basicsr.models.realesrgan_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7',
              'needs images that are contiguous in memory, which an interpolation on the CPU does not promise'),
         Seam('basicsr.models.realesrnet_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7', 'as above'),

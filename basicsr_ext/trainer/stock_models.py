@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.img_process_util import filter2D as basicsr_filter2D
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -60,6 +63,22 @@ def test(self) -> None:
     network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
     self.output, self.output_luminance = run_in_test(network, self.lq, self.opt)
     keep_luminance(self)
+
+
+_log_validation_metric_values = SRModel._log_validation_metric_values
+
+
+def log_validation_metric_values(self, current_iter: Any, dataset_name: str, tb_logger: Any) -> None:
+    """Logs the means of a validation; of a test without the best so far, since there is one value only.
+
+    Args:
+        current_iter: Iteration.
+        dataset_name: Name of the set.
+        tb_logger: TensorBoard's writer, or ``None``.
+    """
+    if not self.opt['is_train']:
+        vars(self).pop('best_metric_results', None)
+    _log_validation_metric_values(self, current_iter, dataset_name, tb_logger)
 
 
 def setup_schedulers(self) -> None:

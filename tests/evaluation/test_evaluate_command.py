@@ -144,7 +144,7 @@ def test_alpha_is_left_out_with_a_message(sets, capsys):
     write(path, np.concatenate([image, image[..., :1]], axis=2))
     status, printed, error = run(capsys, '--gt', sets / 'Set2' / 'HR', '--sr', sets / 'Perfect')
     assert status == 0 and 'mean' in printed and 'inf' in printed
-    assert 'alpha is left out, of 1 of 2 images, such as coffee.png' in error
+    assert 'alpha is left out, of 1 of 2 images, such as "coffee"' in error
 
 
 def _drop(sets):
@@ -233,3 +233,17 @@ def test_output_is_a_file(sets, capsys):
     (sets / 'out').touch()
     status, _, error = run(capsys, '--gt', sets / 'Set2' / 'HR', '--sr', sets / 'Perfect', '-o', sets / 'out')
     assert status == 2 and 'is a file' in error
+
+
+def test_places_that_cannot_be_written(sets, capsys, monkeypatch):
+    arguments = ['--gt', sets / 'Set2' / 'HR', '--sr', sets / 'Perfect', '--num_workers', 0, '-o']
+    status, _, error = run(capsys, *arguments, '/proc/out')
+    assert status == 2 and 'output /proc/out: ' in error and 'Traceback' not in error
+
+    def full(_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('basicsr_ext.report.results.os.fsync', full)
+    status, _, error = run(capsys, *arguments, sets / 'out')
+    assert status == 2 and 'writing failed (No space left on device)' in error
+    assert list((sets / 'out').iterdir()) == []

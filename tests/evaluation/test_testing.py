@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from run_helpers import TINY_EDSR, on_ranks, sr_options, write_options, write_pairs
+from run_helpers import TINY_EDSR, log_text, on_ranks, sr_options, write_images, write_options, write_pairs
 
 import basicsr_ext
 from basicsr_ext.cli import main
@@ -171,6 +171,7 @@ def test_two_ranks_test_two_checkpoints(root):
     options = {**scored_options(root), 'name': 'two'}
     path = str(write_options(root / 'two.yml', options))
     on_ranks(2, _test_on_rank, path, '--weights', 'a.pth', 'b.pth')
+    assert 'Best' not in log_text(root / 'results/two/b')
     one, two = results(root / 'results/scored'), results(root / 'results/two')
     assert list(one) == list(two)
     for key, images in one.items():
@@ -186,16 +187,77 @@ def test_without_metrics_there_is_no_table(root, capsys):
 
 
 def test_names_of_images():
-    from basicsr_ext.trainer.score_record import short_names
+    from basicsr_ext.trainer.score_record import _below, image_names
 
-    assert short_names(['/x/a.png', '/x/b.png']) == ['a', 'b']
-    assert short_names(['/x/s/a.png', '/x/t/a.png']) == ['s/a', 't/a']
-    assert short_names(['s/a', 't/a']) == ['s/a', 't/a']
-    assert short_names(['/x/a.png', '/x/a.jpg']) == ['1: a.png', '2: a.jpg']
+    assert _below('/x/hr/s/a.png', '/x/hr') == 's/a.png' and _below('hr/a.png', 'hr/') == 'a.png'
+    assert _below('s/a', '/x/hr.lmdb') == 's/a' and _below('/y/a.png', None) == 'a.png'
+    assert image_names(['s/a.png', 't/a.JPG', 'v1.5']) == ['s/a', 't/a', 'v1.5']
+    assert image_names(['a.png', 'a.jpg']) == ['1: a.png', '2: a.jpg']
 
 
-def fails(root: Path, capsys, *arguments: str, **val) -> str:
+@pytest.mark.parametrize(
+    ('dataset', 'keys'),
+    [('PairedImageDataset', ['coffee', 'rocket']), ('PairedStoreDataset', ['a/coffee', 'b/rocket'])],
+)
+def test_images_are_named_as_evaluate_names_them(root, photos, dataset, keys):
+    """LR files carry the scale in their names."""
+    from basicsr_ext.functional.resize import downsample
+
+    for key in keys:
+        image = photos[Path(key).name][50:98, 60:120]
+        write_images((root / 'GT' / key).parent, {Path(key).name: image})
+        write_images((root / 'LR' / key).parent, {f'{Path(key).name}x2': downsample(image.copy(), 2)})
+    options = scored_options(root, save_img=True)
+    data = {'type': dataset, 'name': 'Set', 'dataroot_gt': f'{root}/GT', 'dataroot_lq': f'{root}/LR'}
+    if dataset == 'PairedImageDataset':
+        data['io_backend'] = {'type': 'disk'}
+    options['datasets'] = {'test': {**data, 'filename_tmpl': '{}x2'}}
+    metric = {'type': 'PSNR', 'crop_border': 2, 'test_y_channel': True}
+    options['val']['metrics'] = {'PSNR': metric}
+    run_test(root, options)
+    tested = results(root / 'results/scored')['Set', 'a']
+    assert list(tested) == keys
+
+    saved = root / 'results/scored/visualization/Set'
+    for key in keys:  # BasicSR saves images without their folders
+        (root / 'SR' / key).parent.mkdir(parents=True, exist_ok=True)
+        name = next(path for path in saved.iterdir() if path.name.startswith(Path(key).name))
+        name.rename((root / 'SR' / key).parent / name.name)
+    arguments = ['--gt', 'GT', '--sr', 'SR', '--scale', '2', '--metrics', 'psnr', '--name', 'Set', '-o', 'out']
+    assert main(['evaluate', *arguments]) == 0
+    evaluated = results(root / 'out')['Set', 'SR']
+    assert list(evaluated) == keys
+    for key, scores in tested.items():
+        assert evaluated[key]['PSNR'] == pytest.approx(scores['PSNR'], abs=1e-9)
+    for folder in ('results/scored', 'out'):
+        with (root / folder / 'metrics.csv').open() as file:
+            assert [row['image'] for row in csv.DictReader(file)] == [*keys, '(mean)']
+        text = (root / folder / 'metrics.md').read_text()
+        assert all(f'| {key} | ' in text for key in keys)
+
+
+@pytest.mark.parametrize('dataset', ['PairedImageDataset', 'PairedStoreDataset'])
+def test_the_template_that_lq_names_follow_is_suggested(root, capsys, dataset):
+    for file in list((root / 'lr').iterdir()):
+        file.rename(file.with_name(f'{file.stem}x2.png'))
+    options = scored_options(root)
+    data = {'type': dataset, 'name': 'Set', 'dataroot_gt': f'{root}/hr', 'dataroot_lq': f'{root}/lr'}
+    options['datasets'] = {'test': data | ({'io_backend': {'type': 'disk'}} if dataset == 'PairedImageDataset' else {})}
+    assert main(['test', '-opt', str(write_options(root / 't.yml', options))]) == 2
+    assert 'set filename_tmpl: "{}x2"' in capsys.readouterr().err
+
+
+def test_the_log_of_a_test_knows_no_best_iteration(root):
+    run_test(root, scored_options(root))
+    log = log_text(root / 'results/scored')
+    assert '# psnr: ' in log and 'Best' not in log
+    basicsr_ext.train(sr_options(root), root=root, force_yml=['train:total_iter=1', 'val:val_freq=1'])
+    assert 'Best: ' in log_text(root / 'experiments/run')
+
+
+def fails(root: Path, capsys, *arguments: str, datasets: dict | None = None, **val) -> str:
     options = scored_options(root, **val)
+    options['datasets'] = datasets or options['datasets']
     assert main(['test', '-opt', str(write_options(root / 't.yml', options)), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count('basicsr test: error: ') == 1 and 'Traceback' not in error
@@ -240,6 +302,64 @@ def test_scores_are_there_before_the_next_checkpoint_is_tested(root, monkeypatch
         assert scores == pytest.approx(expected[0]['First'][image])
 
 
+def rewrite(files, change) -> None:
+    for file in files:
+        assert cv2.imwrite(str(file), np.ascontiguousarray(change(cv2.imread(str(file)))))
+
+
+def _missing_pair(root):
+    (root / 'lr/coffee.png').unlink()
+
+
+def _wrong_scale(root):
+    rewrite([root / 'lr/coffee.png'], lambda image: cv2.resize(image, None, fx=0.5, fy=0.5))
+
+
+def _empty(root):
+    for file in (root / 'lr').iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ('fault', 'stock', 'ours'),
+    [
+        (_missing_pair, 'different number of images: 4, 5', 'not found: "coffee"'),
+        (_wrong_scale, 'expected LQ images 2 times smaller', '"coffee" is 48x60, expected 24x30'),
+        (_empty, 'different number of images: 0, 5', 'expected images'),
+    ],
+)
+@pytest.mark.parametrize('dataset', ['PairedImageDataset', 'PairedStoreDataset'])
+def test_sets_that_do_not_fit(root, capsys, fault, stock, ours, dataset):
+    fault(root)
+    data = {'type': dataset, 'name': 'Set', 'dataroot_gt': f'{root}/hr', 'dataroot_lq': f'{root}/lr'}
+    if dataset == 'PairedImageDataset':
+        data['io_backend'] = {'type': 'disk'}
+    error = fails(root, capsys, datasets={'test': data})
+    assert (stock if dataset == 'PairedImageDataset' else ours) in error
+
+
+@pytest.mark.parametrize('dataset', ['PairedImageDataset', 'PairedStoreDataset'])
+def test_depth_alpha_and_grey(root, dataset):
+    """16 bits and alpha change nothing; grey images for a network in colour are read as such."""
+    data = {'type': dataset, 'name': 'Set', 'dataroot_gt': f'{root}/hr', 'dataroot_lq': f'{root}/lr'}
+    data |= {'io_backend': {'type': 'disk'}} if dataset == 'PairedImageDataset' else {'channels': 3}
+    options = {**scored_options(root), 'datasets': {'test': data}}
+    files = [file for folder in ('hr', 'lr') for file in (root / folder).iterdir()]
+
+    def psnr(number: int) -> float:
+        return basicsr_ext.test({**options, 'name': f'n{number}'}, root=root)[0].mean['psnr']
+
+    plain = psnr(0)
+    rewrite(files, lambda image: image.astype(np.uint16) * 257)
+    assert psnr(1) == pytest.approx(plain, abs=1e-6)
+    rewrite(files, lambda image: np.dstack([image, image[..., 0]]))
+    assert psnr(2) == pytest.approx(plain, abs=1e-6)
+    rewrite(files, lambda image: image[..., 1])
+    grey = psnr(3)
+    rewrite(files, lambda image: image)
+    assert psnr(4) == pytest.approx(grey, abs=1e-6) and abs(grey - plain) > 1e-3
+
+
 @pytest.mark.parametrize('kind', ['lr', 'hr'])
 def test_a_damaged_image_is_named(root, capsys, kind):
     file = root / kind / 'rocket.png'
@@ -261,6 +381,16 @@ def test_a_full_disk_is_named(root, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert 'The disk is full' in error and '_scored.png' in error and 'Traceback' not in error
     assert 'then test again' in error and '--auto_resume' not in error
+
+
+def test_a_place_that_cannot_be_written(root, capsys, monkeypatch):
+    from basicsr.utils import misc
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, 'Permission denied', path)
+
+    monkeypatch.setattr(misc.os, 'makedirs', refuse)
+    assert f'{root}/results/scored: Permission denied.' in fails(root, capsys)
 
 
 @pytest.mark.parametrize(

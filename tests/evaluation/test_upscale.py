@@ -17,6 +17,7 @@ from run_helpers import TINY_EDSR, sr_options, write_images, write_options, writ
 
 import basicsr_ext
 from basicsr_ext.cli import main
+from basicsr_ext.errors import CutShort
 from basicsr_ext.evaluation import network_file
 from basicsr_ext.evaluation import upscale as upscaling
 from basicsr_ext.functional.inference import Inference
@@ -140,6 +141,29 @@ def test_tiles_ensemble_and_precision(root):
     assert close(read('out/coffee.png'), expected, levels=6)
 
 
+@pytest.mark.parametrize(
+    ('network', 'overlap'),
+    [
+        (TINY_EDSR, 13),
+        ({'type': 'VDSR', 'in_channels': 3, 'num_feat': 4, 'num_conv': 4, 'upscale': 2}, 10),
+        ({'type': 'LapSRN', 'in_channels': 3, 'num_feat': 4, 'num_conv': 2, 'upscale': 2}, 13),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_tiles_equal_the_whole_image(network, overlap, photos):
+    """Within 1e-4 where the overlap covers the receptive field, and not without overlap."""
+    built = build(network)
+    for parameter in built.parameters():
+        parameter.mul_(1.5)  # livelier than at the start of a training
+    image = torch.from_numpy(photos['coffee'][:90, :110] / np.float32(255)).permute(2, 0, 1)[None].contiguous()
+    needs = network_file.needs_of(network)
+    whole, tiled, cut = (
+        upscaling.super_resolve(built, image, Inference(2, tile, over, 2, False, 'fp32', *needs)).images
+        for tile, over in ((None, 0), (overlap + 20, overlap), (20, 0))
+    )
+    assert (tiled - whole).abs().max() < 1e-4 < (cut - whole).abs().max()
+
+
 def test_networks_with_windows_take_any_size(root):
     network = save(root / 'a.pth', SWINIR)
     run('-i', 'in', '--weights', 'a.pth')
@@ -206,6 +230,13 @@ def test_grey_alpha_and_16_bits_are_kept(root, capsys):
     assert np.array_equal(read('out/deep.tif'), read('out/sub/deep.png'))
 
 
+def test_four_inks_are_no_alpha(root):
+    network = save(root / 'a.pth', TINY_EDSR)
+    Image.fromarray(read('in/coffee.png')[..., ::-1]).convert('CMYK').save('inks.tif')
+    run('-i', 'inks.tif', '--weights', 'a.pth')
+    assert close(read('out/inks.png'), forward(network, cv2.imread('inks.tif')))
+
+
 @pytest.mark.parametrize('orientation', [3, 6])
 def test_alpha_turns_with_the_colours(root, orientation):
     save(root / 'a.pth', TINY_EDSR)
@@ -259,9 +290,62 @@ def test_bad_images(root, capsys):
     assert 'there is nothing' in fails(capsys, '-i', 'nowhere', *weights)
     assert 'a.pth: not an image' in fails(capsys, '-i', 'a.pth', *weights)
     content = (root / 'in/rocket.png').read_bytes()
-    for damaged in (content[: len(content) // 2], b'', content[:100]):  # the last image of the folder
-        (root / 'in/rocket.png').write_bytes(damaged)
-        assert 'in/rocket.png: ' in fails(capsys, '-i', 'in', *weights)
+    for damaged in (content[: len(content) // 2], b'', content[:100]):
+        (root / 'bad.png').write_bytes(damaged)
+        assert 'bad.png: ' in fails(capsys, '-i', 'bad.png', *weights)
+    for file in files('in'):
+        Path('in', file).write_bytes(content[:100])
+    assert 'None of 5 images can be enlarged. in/astronaut.png: ' in fails(capsys, '-i', 'in', *weights)
+
+
+def test_bad_images_of_a_folder_are_left_out_and_listed(root, capsys, monkeypatch):
+    """Damaged, of a kind that is not supported, unreadable, too small for the network, too large for the format."""
+    network = save(root / 'a.pth', TINY_EDSR)
+    content = (root / 'in/rocket.png').read_bytes()
+    good = set(files('in'))
+    (root / 'in/sub').mkdir()
+    (root / 'in/sub/cut.png').write_bytes(content[: len(content) // 2])
+    (root / 'in/text.jpg').write_bytes(b'no image')
+    Image.new('F', (30, 30)).save('in/float.tif')
+    (root / 'in/gone.png').symlink_to('nowhere')
+    cv2.imwrite('in/tiny.png', np.full((2, 3, 3), 90, np.uint8))
+    cv2.imwrite('in/long.png', np.full((3, 33000, 3), 90, np.uint8))
+    run_network = upscaling.super_resolve
+
+    def refusing(network, image, how):
+        if image.shape[-2] < 3:
+            raise RuntimeError("Kernel size can't be greater than actual input size")
+        return run_network(network, image, how)
+
+    monkeypatch.setattr(upscaling, 'super_resolve', refusing)
+    with pytest.raises(SystemExit) as end:
+        main(['upscale', '-i', 'in', '-o', 'out', '--weights', 'a.pth', '--device', 'cpu', '--ext', 'jpg'])
+    assert end.value.code == 1
+    assert files('out') == sorted(name.replace('.png', '.jpg') for name in good)
+    assert read('out/coffee.jpg').shape == forward(network, read('in/coffee.png')).shape
+    printed = capsys.readouterr()
+    assert printed.out == 'out: 5 images\n' and 'Traceback' not in printed.err
+    listed = printed.err[printed.err.index('6 of 11 images were left out:') :].splitlines()
+    names = ['in/float.tif', 'in/gone.png', 'out/long.jpg', 'in/sub/cut.png', 'in/text.jpg', 'in/tiny.png']
+    assert [line.partition(': ')[0] for line in listed[1:]] == names
+    assert 'fails on this image of 2x3 pixels' in listed[-1] and 'No such file' in listed[2]
+    assert 'an image of 6x66000 pixels cannot be written in this format' in listed[3]
+
+
+def test_a_full_disk_is_no_bad_image(root, capsys, monkeypatch):
+    """It ends the command: what is there is named with the error."""
+    save(root / 'a.pth', TINY_EDSR)
+    write = upscaling.write_picture
+
+    def full(file, picture):
+        if file.name == 'coffee.png':
+            raise CutShort('coffee.png: writing failed (No space left on device).')
+        write(file, picture)
+
+    monkeypatch.setattr(upscaling, 'write_picture', full)
+    assert main(['upscale', '-i', 'in', '-o', 'out', '--weights', 'a.pth']) == 2
+    assert 'writing failed' in capsys.readouterr().err
+    assert files('out') == ['astronaut.png', 'chelsea.png']
 
 
 def test_bad_weights(root, capsys):
@@ -351,6 +435,8 @@ def test_a_place_that_cannot_be_written(root, capsys, monkeypatch):
     (root / 'file').touch()
     assert main(['upscale', '-i', 'in', '-o', 'file/out', '--weights', 'a.pth']) == 2
     assert 'expected a folder, but' in capsys.readouterr().err
+    assert main(['upscale', '-i', 'in', '-o', '/proc/out', '--weights', 'a.pth']) == 2
+    assert '/proc/out' in capsys.readouterr().err
 
     def full(file, *content):
         raise OSError(28, 'No space left on device')

@@ -1,6 +1,7 @@
 """LPIPS and DISTS, without downloads."""
 
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from basicsr.metrics import calculate_metric
 
 from basicsr_ext.metrics.dists_metric import build_dists
 from basicsr_ext.metrics.lpips_metric import build_lpips
+from basicsr_ext.metrics.networks import BACKBONES
 from basicsr_ext.storage.weights import read_weights
 
 
@@ -199,12 +201,96 @@ class _Hiding:
             raise ModuleNotFoundError(f"No module named '{name}'", name=self.package)
 
 
-@pytest.mark.parametrize('metric', ['LPIPS', 'DISTS'])
-def test_weights_that_cannot_be_downloaded(metric, no_network):
+@pytest.mark.parametrize(('metric', 'file'), [('LPIPS', 'alexnet-owt-7be5be79.pth'), ('DISTS', 'vgg16-397923af.pth')])
+def test_weights_that_cannot_be_downloaded(metric, file, no_network):
     pytest.importorskip('torchmetrics' if metric == 'DISTS' else 'lpips', reason='needs the extra metrics')
     image = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(basicsr_ext.UserError, match=f'{metric}: its weights are not .* in backbone_path'):
+    with pytest.raises(basicsr_ext.UserError, match=f'{metric}: its weights, {file}, are not .* in backbone_path'):
         calculate_metric({'img': image, 'img2': image}, {'type': metric})
+
+
+# The layers whose output is compared, and torchvision's name of the network.
+TAPS = {'alex': ([1, 4, 7, 9, 11], 'alexnet'), 'vgg': ([3, 8, 15, 22, 29], 'vgg16')}
+
+
+@pytest.fixture
+def features_of(tmp_path, monkeypatch):
+    """Gives a backbone's features of random weights; torchvision finds these where it keeps what it has downloaded."""
+    import torchvision
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setattr('torch.hub._hub_dir', None)
+    monkeypatch.setattr('torch.nn.Linear.reset_parameters', lambda _: None)  # most weights, soon replaced
+    build_lpips.cache_clear()
+    build_dists.cache_clear()
+
+    def make(net: str) -> torch.nn.Sequential:
+        with torch.device('meta'):
+            network = getattr(torchvision.models, TAPS[net][1])()
+        generator = torch.Generator().manual_seed(0)
+        state = {
+            key: torch.randn(value.shape, generator=generator) * (2 / max(1, value[0].numel())) ** 0.5
+            if key.startswith('features.')
+            else torch.zeros(1).expand(value.shape)  # one number in the file
+            for key, value in network.state_dict().items()
+        }
+        (tmp_path / 'hub/checkpoints').mkdir(parents=True)
+        torch.save(state, tmp_path / 'hub/checkpoints' / BACKBONES[net])
+        network.load_state_dict(state, assign=True)
+        torch.save(network.features.state_dict(), tmp_path / 'features.pth')
+        return network.features
+
+    yield make
+    build_lpips.cache_clear()
+    build_dists.cache_clear()
+
+
+@pytest.mark.parametrize('net', ['alex', 'vgg'])
+def test_lpips_of_other_backbones(net, features_of, photos, tmp_path):
+    """Equation 1 of the paper, with the weights where torchvision keeps them, or in a file."""
+    lpips = pytest.importorskip('lpips', reason='needs the extra metrics')
+    layers = features_of(net).double()
+    file = Path(lpips.__file__).with_name('weights') / f'v0.1/{net}.pth'
+    linear = {key.removeprefix('lin')[0]: value.double() for key, value in read_weights(file).items()}
+    gt = np.ascontiguousarray(photos['astronaut'][:64, 100:170, ::-1])
+    image = np.clip(gt + np.random.default_rng(0).normal(0, 20, gt.shape), 0, 255).astype(np.uint8)
+
+    def features(bgr):
+        shift, spread = (torch.tensor(values) for values in ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]))
+        x = torch.from_numpy(bgr[..., ::-1] / 127.5 - 1).sub(shift).div(spread).permute(2, 0, 1)[None]
+        taken = []
+        for number, layer in enumerate(layers):
+            x = layer(x)
+            taken += [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)] if number in TAPS[net][0] else []
+        return taken
+
+    with torch.no_grad():
+        pairs = zip(linear.values(), features(image), features(gt), strict=True)
+        expected = sum(float((weight * (a - b) ** 2).sum(1).mean()) for weight, a, b in pairs)
+    options = {'type': 'LPIPS', 'net': net, 'device': 'cpu'}
+    found = calculate_metric({'img': image, 'img2': gt}, options)
+    assert found == pytest.approx(expected, rel=1e-4) and expected > 1e-3
+    assert (
+        calculate_metric({'img': image, 'img2': gt}, {**options, 'backbone_path': f'{tmp_path}/features.pth'}) == found
+    )
+
+
+def test_dists_of_weights_where_torchvision_keeps_them(features_of, photos, tmp_path):
+    pytest.importorskip('torchmetrics', reason='needs the extra metrics')
+    features_of('vgg')
+    gt = np.ascontiguousarray(photos['astronaut'][:64, 100:170, ::-1])
+    options = {'type': 'DISTS', 'device': 'cpu'}
+    found = calculate_metric({'img': 255 - gt, 'img2': gt}, options)
+    assert found > 1e-3
+    options['backbone_path'] = f'{tmp_path}/features.pth'
+    assert calculate_metric({'img': 255 - gt, 'img2': gt}, options) == found
+
+
+def test_the_names_of_files_are_torchvisions():
+    from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
+
+    for net, weights in {'alex': AlexNet_Weights, 'vgg': VGG16_Weights, 'squeeze': SqueezeNet1_1_Weights}.items():
+        assert weights.DEFAULT.url.rpartition('/')[2] == BACKBONES[net]
 
 
 def test_dists(tmp_path, photos):
@@ -233,3 +319,11 @@ def test_dists(tmp_path, photos):
     assert torch.equal(dict(network.named_parameters())['stage3.10.weight'], weights['10.weight'])
     tensors = [torch.from_numpy(i[..., ::-1].copy()).permute(2, 0, 1)[None] / 255 for i in (images[2], gt)]
     assert values[2] == pytest.approx(float(network(*tensors)), abs=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_the_gpu_measures_the_same(squeeze, photos):
+    gt = np.ascontiguousarray(photos['astronaut'][:64, 100:170, ::-1])
+    values = [calculate_metric({'img': 255 - gt, 'img2': gt}, {**squeeze, 'device': name}) for name in ('cpu', 'cuda')]
+    assert values[1] == pytest.approx(values[0], rel=1e-3)

@@ -1,9 +1,20 @@
 """This package's metrics as val.metrics of a run."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
-from run_helpers import sr_options, write_pairs
+import torch
+from run_helpers import TINY_EDSR, sr_options, write_pairs
 
 import basicsr_ext
+
+basicsr_ext.register()
+
+import torchvision
+from basicsr.archs import build_network
+
+from basicsr_ext.metrics.nrqm_metric import build_nrqm
 from basicsr_ext.trainer.checking import check_options
 from basicsr_ext.trainer.checking.source import read_source
 from basicsr_ext.trainer.metrics_log import read_metrics
@@ -84,3 +95,36 @@ def test_a_run_validates_with_them(images, bench_dir):
     (metrics,) = (line['metrics'] for line in lines if line['event'] == 'validation')
     assert metrics['psnr'] == pytest.approx(metrics['stock'], abs=1e-4)
     assert 0 < metrics['lpips'] < 1
+
+
+def test_a_test_measures_with_every_other(images, tmp_path, photos, monkeypatch):
+    """DISTS and NRQM of weights that say nothing; pyiqa is stood in for."""
+    pytest.importorskip('torchmetrics', reason='needs the extra metrics')
+    made = SimpleNamespace(create_metric=lambda name, **_: lambda image: 10 * image.mean())
+    monkeypatch.setitem(sys.modules, 'pyiqa', made)
+    build_nrqm.cache_clear()
+    write_pairs(tmp_path / 'large', {'coffee': photos['coffee']}, size=192)  # NIQE takes two blocks of 96x96 pixels
+    torch.save({key: torch.zeros(shape) for key, shape in vgg_shapes().items()}, tmp_path / 'vgg.pth')
+    torch.save({'params': build_network(dict(TINY_EDSR)).state_dict()}, tmp_path / 'g.pth')
+    (tmp_path / 'model.mat').touch()
+    options = sr_options(tmp_path / 'large')
+    options['datasets'] = {'test': options['datasets']['val']}
+    options['path'] = {'pretrain_network_g': f'{tmp_path}/g.pth'}
+    model = {'model_path': f'{tmp_path}/model.mat'}
+    options['val']['metrics'] = {
+        'ssim': {**PSNR, 'type': 'SSIM'},
+        'dists': {'type': 'DISTS', 'backbone_path': f'{tmp_path}/vgg.pth', 'better': 'lower'},
+        'niqe': {'type': 'NIQE', 'crop_border': 0, 'better': 'lower'},
+        'nrqm': {'type': 'NRQM', **model},
+        'pi': {'type': 'PI', **model, 'better': 'lower'},
+    }
+    (result,) = basicsr_ext.test(options, root=tmp_path)
+    scores = result.mean
+    build_nrqm.cache_clear()
+    assert 0 < scores['ssim'] < 1 and 0 <= scores['dists'] < 1 and 0 < scores['nrqm'] < 10
+    assert scores['pi'] == pytest.approx(((10 - scores['nrqm']) + scores['niqe']) / 2)
+
+
+def vgg_shapes() -> dict[str, torch.Size]:
+    with torch.device('meta'):
+        return {key: value.shape for key, value in torchvision.models.vgg16().features.state_dict().items()}

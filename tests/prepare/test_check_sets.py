@@ -78,6 +78,15 @@ def test_a_table_of_problems(sets, capsys):
     assert output.endswith('8 problems\n')
 
 
+def test_the_template_that_the_names_follow_is_suggested(sets, capsys):
+    (sets / 'LQ/coffeex4.png').unlink()
+    with pytest.raises(SystemExit):
+        check(sets, '--lq', sets / 'LQ', '--scale', 4, '--num_workers', 1)
+    missing = {row[0]: row[3] for row in rows(capsys.readouterr().out) if row[1] == 'missing'}
+    assert missing.pop('GT coffee') == 'none'
+    assert len(missing) == 4 and missing['GT rocket'] == 'LQ rocketx4 (--filename_tmpl "{}x4")'
+
+
 def test_depths(sets):
     rewrite(sets / 'LQ/coffeex4.png', lambda image: image.astype(np.uint16) * 257)
     found = check_sets(sets / 'GT', sets / 'LQ', scale=4, filename_tmpl='{}x4')

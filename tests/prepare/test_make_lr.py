@@ -201,7 +201,7 @@ def test_processes_make_the_same(tmp_path, lq_folder):
 
 
 def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):
-    with pytest.raises(UserError, match='image "rocket" has 14x19 pixels, which is too small for scale 16'):
+    with pytest.raises(UserError, match=r'1 of 4 images are too small for scale 16: "rocket" \(14x19\)'):
         make_lr(lq_folder, tmp_path / 'low', 16)
     with pytest.raises(UserError, match='scale: expected an integer of at least 2, found 1'):
         make_lr(lq_folder, tmp_path / 'low', 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -68,9 +70,23 @@ def test_compression(tmp_path, folder_of, photos):
     assert sizes[0] > sizes[1]
 
 
+def test_all_images_that_are_too_small_are_named_or_left_out(tmp_path, lq_folder, prepare, capsys):
+    message = r'size 22 do not fit into 2 of 4 images: "chelsea" \(21x27\), "rocket" \(14x19\)'
+    with pytest.raises(UserError, match=rf'{message}\. Choose a smaller size, or .*--skip_small'):
+        make_subimages(lq_folder, tmp_path / 'sub', size=22)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['LR']  # nothing was begun
+    prepare('subimages', '-i', lq_folder, '-o', tmp_path / 'sub', '--size=22', '--step=22', '--skip_small')
+    printed = capsys.readouterr()
+    assert re.fullmatch(rf'note: .*{message}; they are left out\.\n', printed.err)
+    assert printed.out == f'{tmp_path / "sub"}: 8 sub-images\n'
+    names = {f'{key}_s00{number}' for key in ('astronaut', 'coffee') for number in range(1, 5)}
+    assert set(open_store(tmp_path / 'sub').keys()) == names
+    with pytest.raises(UserError, match='into 4 of 4 images'):
+        make_subimages(lq_folder, tmp_path / 'none', size=100, skip_small=True)
+    assert not (tmp_path / 'none').exists()
+
+
 def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):
-    with pytest.raises(UserError, match='image "rocket" has 14x19 pixels, and sub-images of size 16 do not fit'):
-        make_subimages(lq_folder, tmp_path / 'sub', size=16)
     for wrong in ({'size': 0}, {'step': 0}, {'threshold': -1}):
         with pytest.raises(UserError, match=f'{next(iter(wrong))}: expected an integer'):
             make_subimages(lq_folder, tmp_path / 'sub', **{'size': 8, **wrong})

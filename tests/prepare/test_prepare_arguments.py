@@ -106,11 +106,12 @@ def test_lmdb_options(prepare, calls):
 
 def test_subimages_options(prepare, calls, capsys):
     prepare('subimages', '-i', 'HR', '-o', 'sub')
-    defaults = {'size': 480, 'step': 240, 'threshold': 0, 'compress_level': 3, 'num_workers': None}
+    defaults = {'size': 480, 'step': 240, 'threshold': 0, 'skip_small': False, 'compress_level': 3, 'num_workers': None}
     assert calls['make_subimages'] == (('HR', 'sub'), defaults)
     assert capsys.readouterr().out == 'sub: 7 sub-images\n'
-    prepare('subimages', '-i', 'a', '-o', 'b', '--crop_size=120', '--step=60', '--thresh_size=2', '--compress_level=1')
-    changed = {'size': 120, 'step': 60, 'threshold': 2, 'compress_level': 1, 'num_workers': None}
+    arguments = ['--crop_size=120', '--step=60', '--thresh_size=2', '--compress_level=1', '--skip_small']
+    prepare('subimages', '-i', 'a', '-o', 'b', *arguments)
+    changed = {'size': 120, 'step': 60, 'threshold': 2, 'skip_small': True, 'compress_level': 1, 'num_workers': None}
     assert calls['make_subimages'] == (('a', 'b'), changed)
 
 

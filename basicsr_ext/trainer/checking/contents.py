@@ -48,7 +48,8 @@ class Contents:
         length: Number of its samples, before ``dataset_enlarge_ratio``.
         is_paired: Whether it is one of BasicSR's that cut GT and LQ images alike.
         smallest_gt: The GT image with the shortest side; ``None`` where none was looked at.
-        mismatch: About the first pair whose sizes do not fit; ``None`` where all do.
+        mismatch: About the first pair whose sizes do not fit; ``None`` where all do. In validation a GT image may be larger,
+            by less than a pixel of scale.
         channels: Of the images that it gives; ``None`` where that is not known.
         has_gt: Whether its samples have GT images.
     """
@@ -96,8 +97,10 @@ def open_contents(report: Report, name: str, dataset: type, thorough: bool = Fal
         if contents.length == 0:
             report.error(path, 'expected images, found none.')
             return None
-        if contents.is_paired and phase_of(name) == 'train':
+        if contents.is_paired:
             _measure(contents, report, path)
+            if phase_of(name) != 'train' and contents.mismatch is not None:
+                report.error((*path, 'dataroot_lq'), contents.mismatch)
     except (OSError, ValueError, TypeError) as error:  # TypeError: somebody's dataset that does not tell its length
         report.error(path, f'{dataset.__name__} cannot be read ({brief(error)}).')
         return None
@@ -121,7 +124,7 @@ def open_dataset(report: Report, name: str, dataset: type) -> Any:
     except UserError as error:
         report.refused(path, error)
     except Exception as error:  # whatever a stock dataset makes of files that do not fit
-        report.error(path, not_made(dataset.__name__, error))
+        report.error(path, not_made(options, error))
     return None
 
 
@@ -154,7 +157,10 @@ def _measure(contents: Contents, report: Report, path: KeyPath) -> None:
             contents.smallest_gt.name,
         ):
             contents.smallest_gt = Image(name, gt)
-        if gt != (lq[0] * scale, lq[1] * scale) and contents.mismatch is None:
+        # in validation BasicSR cuts off what a GT image has beyond its LQ image, but another scale is a mistake
+        slack = 0 if phase_of(path[1]) == 'train' else min(lq) - 1
+        fits = all(0 <= side - scale * low <= slack for side, low in zip(gt, lq, strict=True))
+        if not fits and contents.mismatch is None:
             contents.mismatch = (
                 f'expected LQ images {scale} times smaller than the GT images, but of {brief(name)} GT is '
                 f'{gt[0]}x{gt[1]} and LQ {lq[0]}x{lq[1]}.'
