@@ -12,41 +12,14 @@ from basicsr_ext.data.crop_geometry import Geometry, augment
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional import importance
 from basicsr_ext.functional.precision import autocast
+from basicsr_ext.functional.psnr import psnr
 from basicsr_ext.functional.tiling import tiled_forward
 from basicsr_ext.models.ail_options import AILOptions
 from basicsr_ext.models.importance_maps import ImportanceMaps, key_of
-
-
-class WholeImages:
-    """The training images as a whole, read through the training set.
-
-    Args:
-        train_set: A :class:`~basicsr_ext.data.paired_store_dataset.PairedStoreDataset`, or a subclass.
-        scale: HR pixels per LQ pixel.
-        device: Where they go.
-    """
-
-    def __init__(self, train_set: Any, scale: int, device: torch.device):
-        self.keys = [lq for _, lq in train_set.pairs]
-        self.sizes = [(height * scale, width * scale) for height, width in train_set.sizes]
-        self.channels = train_set.sources['gt'].store.channels
-        self._train_set = train_set
-        self._device = device
-
-    def geometry(self, image: int) -> Geometry:
-        """The window that is all of an image."""
-        return Geometry(image, 0, 0, *self.sizes[image])
-
-    def batch(self, image: int) -> dict[str, torch.Tensor]:
-        """An image as a batch of one: ``lq``, ``gt`` (1, C, H, W), in [0, 1], and ``geometry``."""
-        geometry = self.geometry(image)
-        sources = {name: self._train_set.sources[name] for name in ('lq', 'gt')}
-        batch: dict[str, torch.Tensor] = {'geometry': torch.tensor([geometry], dtype=torch.int64)}
-        for name, pixels in self._train_set.read(geometry, sources).items():
-            batch[name] = pixels[None].to(self._device)
-            if not pixels.is_floating_point():
-                batch[name] = batch[name].float() / torch.iinfo(pixels.dtype).max
-        return batch
+from basicsr_ext.models.importance_update import make_maps
+from basicsr_ext.models.round_record import RoundMeans
+from basicsr_ext.models.together import Ranks
+from basicsr_ext.models.whole_images import WholeImages
 
 
 class Importance:
@@ -113,41 +86,82 @@ class Importance:
         error = (output - gt).abs()
         return (error.square() if self._error == 'squared' else error) * self._error_scale
 
+    def of_training(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Importance of a batch that is trained with."""
+        return self.of(batch)
+
+    def of(self, batch: dict[str, torch.Tensor], tile: int | None = None) -> torch.Tensor:
+        """Importance of a batch's pixels, of the shape of ``gt``, in [0, 1]."""
+        raise NotImplementedError
+
+    def so_far(self) -> dict[str, torch.Tensor | float]:
+        """What is known of the round, of this rank: mean importance, share at 1, and from round 1 on the student's PSNR."""
+        raise NotImplementedError
+
+    def end(self, ranks: Ranks) -> dict[str, float]:
+        """Ends a round; returns what is known only then, of all ranks, which must call it."""
+        return {}
+
     def _random(self, geometry: Geometry) -> torch.Tensor:
         window = importance.random_importance(*geometry[:5], self.seed)
         return torch.from_numpy(augment(window[..., None].numpy(), geometry).transpose(2, 0, 1).copy())
 
 
 class DirectImportance(Importance):
-    """Importance from the errors on the batch of the teacher and of the student as it was when the round began."""
+    """Importance from the errors on the batch of the teacher and of the student as it was when the round began.
+
+    What a round's importance is like is measured on the round's batches, and so known when it ends.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.round = 0
         self.student_before: torch.nn.Module | None = None
+        self.means = RoundMeans()
 
     def begin(self, number: int, iteration: int) -> dict[str, float]:
         """Keeps the student as it is now, for the whole round."""
         self.round = number
+        self.means = RoundMeans()
         if number > 0:
             self.student_before = deepcopy(self.student).eval().requires_grad_(False)
         return {}
 
     def of(self, batch: dict[str, torch.Tensor], tile: int | None = None) -> torch.Tensor:
-        """Importance of a batch's pixels, of the shape of ``gt``, in [0, 1]."""
-        loss = None
+        return self._of(batch, tile)[0]
+
+    def of_training(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        weights, output = self._of(batch)
+        self.means.add(weights, output, batch['gt'])
+        return weights
+
+    def _of(self, batch: dict[str, torch.Tensor], tile: int | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Importance, and the output of the student before, if there is one."""
+        output, loss = None, None
         if self.student_before is not None:
-            loss = self.loss(self.run(self.student_before, batch['lq'], tile), batch['gt'])
-        return importance.direct_importance(self.initial(batch, tile), loss, self.round, self.options.step)
+            output = self.run(self.student_before, batch['lq'], tile)
+            loss = self.loss(output, batch['gt'])
+        initial = self.initial(batch, tile)
+        return importance.direct_importance(initial, loss, self.round, self.options.step), output
+
+    def so_far(self) -> dict[str, torch.Tensor | float]:
+        known = self.means.so_far()
+        return {name: value for name, value in known.items() if name != 'psnr' or self.student_before is not None}
+
+    def end(self, ranks: Ranks) -> dict[str, float]:
+        """Mean importance, share at 1 and PSNR on the batches of all ranks, which must call it."""
+        return self.means.of_all(ranks)
 
     def extra_state(self) -> dict[str, Any]:
         """Plain values and tensors from which :meth:`load_extra_state` goes on."""
         before = self.student_before
-        return {'student_before': before and {name: value.cpu() for name, value in before.state_dict().items()}}
+        weights = before and {name: value.cpu() for name, value in before.state_dict().items()}
+        return {'student_before': weights, 'means': None if self.means.sums is None else self.means.sums.cpu()}
 
     def load_extra_state(self, number: int, state: dict[str, Any]) -> None:
         """Restores what :meth:`extra_state` gave in a round."""
         self.begin(number, 0)
+        self.means.sums = state.get('means')
         if self.student_before is not None:
             self.student_before.load_state_dict(state['student_before'])
 
@@ -158,13 +172,15 @@ class RecursiveImportance(Importance):
     Args:
         maps: Storage of the maps.
         images: Whole training images.
+        ranks: Of the run; they share the images.
         further: As of :class:`Importance`.
     """
 
-    def __init__(self, maps: ImportanceMaps, images: WholeImages, *further: Any, **named: Any):
+    def __init__(self, maps: ImportanceMaps, images: WholeImages, ranks: Ranks, *further: Any, **named: Any):
         super().__init__(*further, **named)
         self.maps = maps
         self.images = images
+        self.ranks = ranks
 
     def begin(self, number: int, iteration: int) -> dict[str, float]:
         """Makes the maps of a round, unless they are there from before an interruption; all ranks must call it.
@@ -173,23 +189,27 @@ class RecursiveImportance(Importance):
             Mean importance, share of pixels at 1, and from round 1 on the student's mean PSNR (dB) on the training images.
 
         Raises:
-            UserError: The maps of the round before are gone, or these cannot be written.
+            UserError: The maps of the round before are gone, or these cannot be made.
         """
         network = self.student if number > 0 else self.teacher
         settings = self.options.model_dump(include={'initialization', 'midpoint', 'steepness', 'step', 'map_dtype'})
         settings |= {'error': self._error, 'scale': self._error_scale, 'seed': self.seed, 'round': number}
         before = self.maps.record.get('key') if number > 0 else None
         key = key_of(network.state_dict().values() if network else (), settings, before)
-        key = self.maps.key_of_first_rank(key)
-        if not self.maps.open_on_all_ranks(number, key):
-            if number > 0 and self.maps.round != number - 1:
+        key = self.ranks.gather(key)[0]  # networks with running statistics are not alike on all ranks to the last bit
+        if not all(self.ranks.gather(self.maps.open(number, key))):
+            there = number == 0 or self.maps.round == number - 1 or self.maps.open(number - 1, before)
+            if not all(self.ranks.gather(there)):
                 raise self._lost(number - 1)
-            self.maps.make(number, key, self._raised if number > 0 else self._first, {'iteration': iteration})
-        return {name: self.maps.record[name] for name in ('mean', 'share_at_one', 'psnr') if name in self.maps.record}
+            of_image = self._raised if number > 0 else self._first
+            make_maps(self.maps, self.ranks, number, key, of_image, {'iteration': iteration})
+        return self.so_far()
 
     def of(self, batch: dict[str, torch.Tensor], tile: int | None = None) -> torch.Tensor:
-        """Importance of a batch's pixels, of the shape of ``gt``, in [0, 1]: the samples' windows of their maps."""
         return torch.stack([self.maps.read(geometry) for geometry in geometries(batch)]).to(batch['gt'].device)
+
+    def so_far(self) -> dict[str, torch.Tensor | float]:
+        return {name: self.maps.record[name] for name in ('mean', 'share_at_one', 'psnr') if name in self.maps.record}
 
     def _first(self, image: int) -> tuple[torch.Tensor, float]:
         batch = self.images.batch(image)
@@ -207,12 +227,12 @@ class RecursiveImportance(Importance):
         return {'key': self.maps.record.get('key')}
 
     def load_extra_state(self, number: int, state: dict[str, Any]) -> None:
-        """Opens the maps that were in use.
+        """Opens the maps that were in use; all ranks must call it.
 
         Raises:
             UserError: They are gone.
         """
-        if not self.maps.open(number, state['key']):
+        if not all(self.ranks.gather(self.maps.open(number, state['key']))):
             raise self._lost(number)
 
     def _lost(self, number: int) -> UserError:
@@ -228,5 +248,4 @@ def geometries(batch: dict[str, torch.Tensor]) -> list[Geometry]:
 
 
 def _psnr(output: torch.Tensor, gt: torch.Tensor) -> float:
-    error = (output.clamp(0, 1) - gt).square().mean().item()
-    return -10 * math.log10(error) if error > 0 else math.inf
+    return psnr(output.clamp(0, 1).cpu().numpy(), gt.cpu().numpy(), peak=1.0)

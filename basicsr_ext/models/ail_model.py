@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
@@ -19,11 +16,15 @@ from basicsr_ext.data.sample_id import iterations_per_epoch
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.importance import round_of
 from basicsr_ext.functional.precision import autocast
-from basicsr_ext.models.ail_importance import DirectImportance, Importance, RecursiveImportance, WholeImages
+from basicsr_ext.models.ail_importance import DirectImportance, Importance, RecursiveImportance
 from basicsr_ext.models.ail_options import AILOptions
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.importance_maps import ImportanceMaps
 from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.models.round_record import in_words, write_picture, write_record
+from basicsr_ext.models.teacher import check_alike
+from basicsr_ext.models.together import Ranks
+from basicsr_ext.models.whole_images import WholeImages
 
 
 @MODEL_REGISTRY.register()
@@ -38,6 +39,13 @@ class AILModel(TrainingModel):
     Options: those of :class:`~basicsr_ext.models.base.TrainingModel`, and ``train.ail``
     (:class:`~basicsr_ext.models.ail_options.AILOptions`). The recursive form needs ``datasets.train.geometry: true``. Maps,
     ``rounds.json`` (a record a round) and pictures lie in ``experiments/<name>/importance``.
+
+    Logs: ``importance`` and ``importance_at_1`` of the batch; ``round``, and of the round ``round_mean``,
+    ``round_share_at_one`` and, from round 1 on, ``round_psnr`` of the student that it began with: in the recursive form of all
+    training images, in the direct form of the round's batches so far.
+
+    Attributes:
+        ranks: Of the run, which the trainer sets before :meth:`bind`.
     """
 
     loss_keys = ('pixel_opt',)
@@ -51,7 +59,8 @@ class AILModel(TrainingModel):
         self._window = math.lcm(*(needs_of(network).window for network in networks))
         self.teacher = self.ail.teacher.build(self.device) if self.ail.teacher and self.ail.needs_teacher else None
         if self.teacher is not None:
-            _check_teacher(self.teacher, self.net_g, self.opt['scale'], math.lcm(16, self._window))
+            check_alike(self.teacher, self.net_g, self.opt['scale'], math.lcm(16, self._window), 'train.ail.teacher')
+        self.ranks = Ranks()
         self.round: int | None = None
         self.round_length: int | None = None
         self._round_saved = 0
@@ -66,6 +75,8 @@ class AILModel(TrainingModel):
         super().check_together(opt)
         ail = AILOptions.parse(opt['train'].get('ail'), 'train.ail')
         ail.check()
+        if ail.round_iterations is not None:
+            ail.check_length(ail.round_iterations, int(opt['train']['total_iter']))
         block = opt['datasets']['train']
         if not ail.needs_geometry:
             return
@@ -85,13 +96,14 @@ class AILModel(TrainingModel):
         """Meets the training set: whole images come from it, and the length of an epoch.
 
         Raises:
-            UserError: A picture's key is not among its images.
+            UserError: A picture's key is not among its images, or training ends before the last round.
         """
         block, world_size = self.opt['datasets']['train'], self.opt['world_size']
         batch = block['batch_size_per_gpu'] * world_size
         self.round_length = self.ail.length_of_round(
             iterations_per_epoch(len(train_set), block.get('dataset_enlarge_ratio') or 1, batch)
         )
+        self.ail.check_length(self.round_length, int(self.opt['train']['total_iter']))
         self.folder = Path(self.opt['path']['experiments_root'], 'importance')
         scale = self.opt['scale']
         self.images = WholeImages(train_set, scale, self.device) if _reads_whole_images(type(train_set)) else None
@@ -103,8 +115,8 @@ class AILModel(TrainingModel):
             self.importance = DirectImportance(*settings)
         elif self.ail.form == 'recursive':
             sizes, channels = self.images.sizes, self.images.channels
-            maps = ImportanceMaps(self.folder, sizes, channels, self.ail.map_dtype, self.opt['rank'], world_size)
-            self.importance = RecursiveImportance(maps, self.images, *settings)
+            maps = ImportanceMaps(self.folder, sizes, channels, self.ail.map_dtype)
+            self.importance = RecursiveImportance(maps, self.images, self.ranks, *settings)
 
     def _chosen_pictures(self) -> dict[str, int]:
         """Keys and numbers of the images whose importance is drawn."""
@@ -137,6 +149,12 @@ class AILModel(TrainingModel):
             self._begin_round(number, current_iter)
         super().optimize_parameters(current_iter)
         self.log('round', float(number))
+        if self.importance is None:
+            return
+        for name, value in self.importance.so_far().items():
+            self.log(f'round_{name}', value)
+        if current_iter == int(self.opt['train']['total_iter']) or self._round_at(current_iter + 1) > number:
+            self._note_round(number, current_iter, self.importance.end(self.ranks))
 
     def _round_at(self, iteration: int) -> int:
         if self.round_length is None:
@@ -152,28 +170,22 @@ class AILModel(TrainingModel):
                     'number of ranks it was saved by.'
                 )
             record = self.importance.begin(number, iteration - 1)
-            if self.opt['rank'] == 0:
-                self._draw_pictures(number)
-                self._note_round({'round': number, 'iteration': iteration - 1, **record})
+            self.ranks.on_first(lambda: self._draw_pictures(number))
+            self._note_round(number, iteration - 1, record)
         self.round = number
 
     def _draw_pictures(self, number: int) -> None:
         for key, image in self.pictures.items():
             weights = self.importance.of(self.images.batch(image), self.ail.update_tile)[0]
             path = self.folder / 'pictures' / f'{key.replace("/", "_")}_round{number:02d}.png'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), (weights.mean(0) * 255).round().byte().cpu().numpy())
+            write_picture(path, weights)
 
-    def _note_round(self, record: dict[str, float]) -> None:
-        """Says how a round begins, and writes it into ``rounds.json``."""
-        get_root_logger().info(', '.join(f'{name} {value:.6g}' for name, value in record.items()))
-        path = self.folder / 'rounds.json'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        earlier = json.loads(path.read_text()) if path.is_file() else []
-        records = [entry for entry in earlier if entry['round'] < record['round']] + [record]
-        partial = path.with_name('rounds.json.partial')
-        partial.write_text('[\n' + ',\n'.join(map(json.dumps, records)) + '\n]\n')
-        partial.replace(path)
+    def _note_round(self, number: int, iteration: int, record: Mapping[str, float]) -> None:
+        """Says what is known of a round, and writes it into ``rounds.json``."""
+        if record:
+            record = {'round': number, 'iteration': iteration, **record}
+            get_root_logger().info(in_words(record))
+            self.ranks.on_first(lambda: write_record(self.folder / 'rounds.json', record))
 
     # ---- an iteration --------------------------------------------------------------------------------------------
 
@@ -191,7 +203,7 @@ class AILModel(TrainingModel):
             with torch.no_grad(), autocast(self.device, self.step.autocast_precision):
                 taught = self.teacher(lq)
             return lq, torch.cat([gt, taught.float()], 1)
-        weights = self.importance.of(batch)
+        weights = self.importance.of_training(batch)
         self.log('importance', weights.mean())
         self.log('importance_at_1', (weights == 1).float().mean())
         return lq, torch.cat([gt, weights], 1)
@@ -224,8 +236,9 @@ class AILModel(TrainingModel):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         super().load_extra_state(state)
-        self.round = self._round_saved = state['ail']['round']
-        if self.importance is not None:
+        self.round = state['ail']['round']  # None: kept before the first maps were made
+        self._round_saved = self.round or 0
+        if self.importance is not None and self.round is not None:
             self.importance.load_extra_state(self.round, state['ail'])
 
     def save(self, epoch: int, current_iter: int) -> None:
@@ -238,41 +251,3 @@ class AILModel(TrainingModel):
 
 def _reads_whole_images(dataset: type) -> bool:
     return hasattr(dataset, 'read') and hasattr(dataset, 'open_sources')
-
-
-def _check_teacher(teacher: torch.nn.Module, student: torch.nn.Module, scale: int, window: int) -> None:
-    """Refuses a teacher of another colour space or scale than the student's.
-
-    Raises:
-        UserError: Names what differs.
-    """
-    channels, _ = _tried(student, window)
-    of_teacher, size = _tried(teacher, window)
-    if channels is None:
-        return
-    if channels != of_teacher:
-        raise UserError(
-            f'train.ail.teacher: expected a network for {channels} channels, as the student, found one for '
-            f'{of_teacher or "other input"}: both must work on luminance, or both on colour images.'
-        )
-    if size != (window * scale, window * scale):
-        raise UserError(
-            f'train.ail.teacher: expected a network that enlarges {scale} times, as the student, but it turns '
-            f'{window}x{window} pixels into {"x".join(map(str, size))}: change its upscale.'
-        )
-
-
-@torch.no_grad()
-def _tried(network: torch.nn.Module, side: int) -> tuple[int | None, tuple[int, ...]]:
-    """Finds out by trying how many channels a network takes (``None``: neither 3 nor 1), and how large its output is."""
-    device = next((parameter.device for parameter in network.parameters()), None)
-    training = network.training
-    network.eval()
-    try:
-        for channels in (3, 1):
-            with suppress(RuntimeError):
-                output = network(torch.zeros(1, channels, side, side, device=device))
-                return channels, tuple(output.shape[-2:])
-    finally:
-        network.train(training)
-    return None, ()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
@@ -18,7 +18,8 @@ class AILOptions(OptionBlock):
         form: ``recursive`` (the paper: a map per training image, raised each round), ``direct`` (the published code: no
             maps are stored) or ``distillation`` (the baseline of Eq. 10: no importance, the teacher as second target).
         rounds: Updates of the importance after round 0, so that there are one more trainings (the paper: 10; the published
-            code: 9).
+            code: 9). Training must be longer than so many rounds. 0 for ``distillation``, which has no importance, unless its
+            learning rate shall restart like AIL's.
         round_iterations: Length of a round; or
         round_epochs: the same in epochs of the training set. Optimizers and schedulers start again with each round, but
             for the momentum; the last round goes on to ``train.total_iter``.
@@ -33,7 +34,7 @@ class AILOptions(OptionBlock):
         teacher: The stronger network, in the student's colour space; needed by ``initialization: teacher`` and by
             ``distillation``.
         distillation_weight: Of the second term of Eq. 10.
-        map_dtype: Of stored maps: ``float16`` or ``uint8``.
+        map_dtype: Of stored maps: ``float16`` or ``uint8``; see :class:`~basicsr_ext.models.importance_maps.ImportanceMaps`.
         update_tile: Runs networks over whole images in tiles of this size, in LQ pixels, to save memory when maps are made.
         update_overlap: Of the tiles.
         pictures: Keys of training images whose importance is drawn each round; default: of the first three.
@@ -56,6 +57,13 @@ class AILOptions(OptionBlock):
     update_overlap: int = Field(default=16, ge=0)
     pictures: list[str] | None = None
 
+    @field_validator('initialization', mode='before')
+    @classmethod
+    def _no_form(cls, value: Any) -> Any:
+        if value in get_args(cls.model_fields['form'].annotation):
+            raise ValueError(f'expected teacher, zeros, random or ones; set form: {value} for that')
+        return value
+
     @property
     def needs_teacher(self) -> bool:
         """Whether a teacher is asked for."""
@@ -72,6 +80,12 @@ class AILOptions(OptionBlock):
         Raises:
             UserError: Begins with the key path.
         """
+        if self.form == 'distillation' and self.rounds and self.round_iterations is self.round_epochs is None:
+            raise UserError(
+                f'train.ail.rounds: form: distillation has no importance to raise. Set rounds: 0 for one training of '
+                f'train.total_iter iterations; or, to restart the learning rate as {self.rounds} rounds of AIL do, '
+                'round_iterations or round_epochs.'
+            )
         if self.rounds and (self.round_iterations is None) == (self.round_epochs is None):
             raise UserError(
                 'train.ail.round_iterations: expected this or round_epochs, the length of a round, found '
@@ -84,6 +98,24 @@ class AILOptions(OptionBlock):
         if self.needs_teacher and self.teacher is None:
             needed_by = 'form: distillation' if self.form == 'distillation' else 'initialization: teacher'
             raise UserError(f'train.ail.teacher: {needed_by} needs a network and its weights, found none.')
+
+    def check_length(self, length: int, total: int) -> None:
+        """Refuses a training that ends before its last round begins; the last round itself may be of any length.
+
+        Args:
+            length: Of a round, in iterations.
+            total: ``train.total_iter``.
+
+        Raises:
+            UserError: Begins with the key path.
+        """
+        trained = (total - 1) // length
+        if trained < self.rounds:
+            raise UserError(
+                f'train.total_iter: expected more than {self.rounds * length} iterations, for {self.rounds} updates of the '
+                f'importance, one after every {length} (train.ail), found {total}, which leaves out those after the first '
+                f'{trained}. Set total_iter: {(self.rounds + 1) * length}, or train.ail.rounds: {trained}.'
+            )
 
     def length_of_round(self, iterations_per_epoch: int) -> int:
         """Returns the length of a round in iterations."""

@@ -7,36 +7,35 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
 
 from basicsr_ext.data.crop_geometry import Geometry, augment, to_chw
 from basicsr_ext.errors import UserError
 
 _ROUND = re.compile(r'round_(\d+)')
-_MARKS = ('done', 'measure', 'sum', 'at one')  # of each image of maps in the making
+_WHITE = {np.dtype(np.uint8): 255}  # what is stored for 1, where that is not 1
+_MARK = 4 * 8  # bytes for each image of maps in the making: done or not, PSNR, sum, how many values are 1
 
 
 class ImportanceMaps:
     """Reads and writes the maps of one run.
 
     The maps of a round lie in ``round_<number>``: ``maps.bin``, image after image, rows of pixels of channels; and
-    ``maps.json``, which says what they were made from. A round in the making has a temporary name, and is
-    renamed when every rank has written its share: a round is there whole or not at all. Where making it was interrupted,
-    the images that are done are not done again.
+    ``maps.json``, which says what they were made from. A round in the making has a temporary name, and marks for the
+    images that are done; it is renamed when all are: a round is there whole or not at all.
+    :mod:`~basicsr_ext.models.importance_update` makes them.
 
     Args:
         folder: Of all rounds.
         sizes: Height and width of each image, in HR pixels.
         channels: Of each image.
-        dtype: ``float16`` (maps are off by 2.5e-4 at most) or ``uint8`` (by 2e-3). Importances 0 and 1 are exact.
-        rank: This process; image ``i`` is the share of rank ``i % world_size``.
-        world_size: Number of processes.
+        dtype: ``float16`` or ``uint8``. Storing raises a map by less than a step: 1/2048 (0.0005) or 1/255 (0.004); after
+            N rounds it is less than N + 1 steps too high, and never too low. 0 and 1 are exact.
     """
 
     def __init__(
@@ -45,42 +44,20 @@ class ImportanceMaps:
         sizes: Sequence[tuple[int, int]],
         channels: int,
         dtype: str = 'float16',
-        rank: int = 0,
-        world_size: int = 1,
     ):
         self.folder = folder
         self.shapes = [(height, width, channels) for height, width in sizes]
         self.dtype = np.dtype(dtype)
-        self._one = 255 if self.dtype == np.uint8 else 1
-        self.rank = rank
-        self.world_size = world_size
         self.round: int | None = None
         self.record: dict[str, Any] = {}
         values = np.cumsum([0, *(height * width * channels for height, width in sizes)], dtype=np.int64)
         self._starts = [int(value) for value in values]
 
+    def values_of(self, image: int) -> int:
+        """Returns how many values the map of an image has."""
+        return self._starts[image + 1] - self._starts[image]
+
     # ---- reading -------------------------------------------------------------------------------------------------
-
-    def open_on_all_ranks(self, number: int, key: str) -> bool:
-        """Opens the maps of a round; all ranks must call it, and get the same answer.
-
-        Args:
-            number: Of the round.
-            key: What they must have been made from.
-        """
-        opened = self.open(number, key)
-        if self.world_size == 1:
-            return opened
-        answers = [False] * self.world_size
-        distributed.all_gather_object(answers, opened)
-        return all(answers)
-
-    def key_of_first_rank(self, key: str) -> str:
-        """Returns the first rank's key: networks with running statistics are not alike on all ranks to the last bit."""
-        keys = [key]
-        if self.world_size > 1:
-            distributed.broadcast_object_list(keys, 0)
-        return keys[0]
 
     def open(self, number: int, key: str | None) -> bool:
         """Opens the maps of a round.
@@ -95,9 +72,8 @@ class ImportanceMaps:
         path = self._path(number)
         try:
             record = json.loads((path / 'maps.json').read_text(encoding='utf-8'))
-            if record['key'] != (key or record['key']) or (path / 'maps.bin').stat().st_size != self._bytes(
-                len(self.shapes)
-            ):
+            size = (path / 'maps.bin').stat().st_size
+            if record['key'] != (key or record['key']) or size != self._bytes(len(self.shapes)):
                 return False
         except (OSError, ValueError, KeyError):
             return False
@@ -118,38 +94,92 @@ class ImportanceMaps:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def make(self, number: int, key: str, maps: Any, record: dict[str, Any]) -> None:
-        """Makes the maps of a round, each rank its share, and opens them; all ranks must call it.
+    def begin(self, number: int, key: str) -> list[int]:
+        """Makes the files of a round, or keeps those that were begun from the same things; called by one rank.
 
         Args:
             number: Of the round.
-            key: What they are made from.
-            maps: Function of an image's number that returns its map, (channels, height, width) in [0, 1], and the PSNR
-                (dB, or NaN) of what it was made from; the mean over all images is recorded.
-            record: Plain values to keep with the maps.
+            key: What its maps are made from.
+
+        Returns:
+            Images whose maps are not yet there.
+        """
+        partial = self._partial(number)
+        started = partial / 'key'
+        if not started.is_file() or started.read_text() != key:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            with (partial / 'maps.bin').open('wb') as file:
+                file.truncate(self._bytes(len(self.shapes)))
+            (partial / 'done.bin').write_bytes(bytes(_MARK * len(self.shapes)))
+            started.write_text(key)
+        return np.flatnonzero(self._marks(partial)[:, 0] == 0).tolist()
+
+    def write(self, number: int, image: int, importance: torch.Tensor) -> tuple[float, int]:
+        """Writes the map of an image, and waits until it is on the disk; called by any rank.
+
+        Args:
+            number: Of the round, which was begun.
+            image: Number of the image.
+            importance: (channels, height, width), in [0, 1].
+
+        Returns:
+            Sum of what is stored, in [0, 1], and how many values of it are 1.
+        """
+        stored = stored_importance(importance, self.dtype)
+        with (self._partial(number) / 'maps.bin').open('r+b') as file:
+            file.seek(self._bytes(image))
+            file.write(stored.tobytes())
+            file.flush()
+            os.fdatasync(file.fileno())
+        one = _WHITE.get(self.dtype, 1)
+        return float(stored.sum(dtype=np.float64)) / one, int(np.count_nonzero(stored == one))
+
+    def mark(self, number: int, image: int, measure: float, total: float, full: int) -> None:
+        """Marks the map of an image as written; called by one rank.
+
+        Args:
+            number: Of the round.
+            image: Number of the image.
+            measure: PSNR (dB, or NaN) of what it was made from.
+            total: What :meth:`write` returned, as is
+            full: this.
+        """
+        with (self._partial(number) / 'done.bin').open('r+b') as file:
+            file.seek(_MARK * image)
+            file.write(np.array([1, measure, total, full], np.float64).tobytes())
+
+    def commit(self, number: int, key: str, record: Mapping[str, Any]) -> None:
+        """Turns the maps of a round that is complete into those that are read, at once; called by one rank.
+
+        Args:
+            number: Of the round.
+            key: What its maps were made from.
+            record: Plain values to keep with them. Added are the mean, the share at 1, and the mean PSNR.
 
         Raises:
-            UserError: They cannot be written, as on a full disk; what is done is kept.
+            UserError: The map of an image is missing.
         """
-        partial = self.folder / f'round_{number:03d}.partial'
-        path = self._path(number)
-        try:
-            if self.rank == 0:
-                self._begin(partial, key)
-            self._wait()
-            self._write_share(partial, maps)
-            self._wait()
-            if self.rank == 0:
-                self._commit(partial, path, {**record, 'round': number, 'key': key})
-            self._wait()
-        except OSError as error:
+        partial, path = self._partial(number), self._path(number)
+        done, measures, totals, full = self._marks(partial).T
+        if not done.all():
             raise UserError(
-                f'{partial} cannot be written ({error}). Make room or choose another place, then go on with --auto_resume.'
-            ) from None
-        if not self.open(number, key):
-            raise UserError(
-                f'{path}: the importance maps were made and cannot be read: all ranks need the same folder.'
+                f'{partial}: expected the importance maps of {len(done)} images, found {int(done.sum())}: the update of round '
+                f'{number} is not complete. Go on with --auto_resume.'
             )
+        count = self._starts[-1]
+        record = {**record, 'round': number, 'key': key}
+        record.update(mean=float(totals.sum()) / count, share_at_one=float(full.sum()) / count)
+        if not np.isnan(measures).any():
+            record['psnr'] = float(measures.mean())
+        with (partial / 'maps.json').open('w', encoding='utf-8') as file:
+            json.dump(record, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        (partial / 'key').unlink()
+        (partial / 'done.bin').unlink()
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
 
     def remove_before(self, number: int) -> None:
         """Removes the maps of earlier rounds; called by the first rank."""
@@ -158,59 +188,39 @@ class ImportanceMaps:
             if match and int(match[1]) < number:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _begin(self, partial: Path, key: str) -> None:
-        """Makes files to write into, or keeps those that were begun from the same things."""
-        started = partial / 'key'
-        if started.is_file() and started.read_text() == key:
-            return
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        with (partial / 'maps.bin').open('wb') as file:
-            file.truncate(self._bytes(len(self.shapes)))
-        # written, not only as long: a full disk must be an error here, not in the memory that is mapped to the file
-        (partial / 'done.bin').write_bytes(bytes(8 * len(_MARKS) * len(self.shapes)))
-        started.write_text(key)
-
-    def _write_share(self, partial: Path, maps: Any) -> None:
-        marks = np.memmap(partial / 'done.bin', np.float64, 'r+', shape=(len(self.shapes), len(_MARKS)))
-        with (partial / 'maps.bin').open('r+b') as file:
-            for image in range(self.rank, len(self.shapes), self.world_size):
-                if marks[image, 0]:
-                    continue
-                importance, measure = maps(image)
-                stored = self._stored(importance)
-                file.seek(self._bytes(image))
-                file.write(stored.tobytes())
-                file.flush()
-                os.fdatasync(file.fileno())  # the mark must not reach the disk before the map
-                marks[image] = 1, measure, stored.sum(dtype=np.float64), np.count_nonzero(stored == self._one)
-        marks.flush()
-
-    def _stored(self, importance: torch.Tensor) -> np.ndarray:
-        pixels = importance.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-        return np.rint(pixels * self._one).astype(np.uint8) if self.dtype == np.uint8 else pixels.astype(self.dtype)
-
-    def _commit(self, partial: Path, path: Path, record: dict[str, Any]) -> None:
-        _, measures, totals, full = np.fromfile(partial / 'done.bin', np.float64).reshape(-1, len(_MARKS)).T
-        count = self._starts[-1]
-        record = {**record, 'mean': float(totals.sum()) / self._one / count, 'share_at_one': float(full.sum()) / count}
-        if not np.isnan(measures).any():
-            record['psnr'] = float(measures.mean())
-        (partial / 'maps.json').write_text(json.dumps(record, indent=1), encoding='utf-8')
-        (partial / 'key').unlink()
-        (partial / 'done.bin').unlink()
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+    def _marks(self, partial: Path) -> np.ndarray:
+        return np.fromfile(partial / 'done.bin', np.float64).reshape(len(self.shapes), -1)
 
     def _path(self, number: int) -> Path:
         return self.folder / f'round_{number:03d}'
 
+    def _partial(self, number: int) -> Path:
+        return self.folder / f'round_{number:03d}.partial'
+
     def _bytes(self, image: int) -> int:
         return self._starts[image] * self.dtype.itemsize
 
-    def _wait(self) -> None:
-        if self.world_size > 1:
-            distributed.barrier()
+
+def stored_importance(importance: torch.Tensor, dtype: np.dtype) -> np.ndarray:
+    """Returns importance as it is stored: the next value that the type holds, never a lower one.
+
+    Maps are stored anew each round, so that errors add up. Upwards they are one-sided, and a rise is never rounded away,
+    however small it is: maps still reach 1.
+
+    Args:
+        importance: (channels, height, width), in [0, 1].
+        dtype: float16, or uint8, whose 255 is 1.
+
+    Returns:
+        Array of shape (height, width, channels).
+    """
+    pixels = importance.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+    if dtype == np.uint8:
+        return np.ceil(pixels * np.float32(_WHITE[dtype])).astype(np.uint8)
+    stored = np.ascontiguousarray(pixels, np.float16)
+    # the bits of a positive float16, counted up by one, are those of the next one
+    stored.view(np.uint16)[...] += stored < pixels
+    return stored
 
 
 def key_of(tensors: Iterable[torch.Tensor], *settings: Any) -> str:

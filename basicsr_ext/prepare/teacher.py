@@ -10,9 +10,7 @@ from typing import Any
 import torch
 
 import basicsr_ext
-from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
-from basicsr_ext.storage.weights import load_weights
 
 
 def teacher_from_file(path: str | Path, scale: int | None = None) -> tuple[dict[str, Any], int]:
@@ -72,9 +70,10 @@ def build_teacher(
     Raises:
         UserError: The type is unknown, its arguments are wrong, or the weights do not fit.
     """
-    teacher = _build(network)
-    load_weights(teacher, weights, param_key)
-    return teacher.to(device).eval().requires_grad_(False)
+    basicsr_ext.register()
+    from basicsr_ext.models import teacher
+
+    return teacher.build_teacher(network, weights, param_key, device)
 
 
 def check_network_option(network: Mapping[str, Any]) -> None:
@@ -85,23 +84,3 @@ def check_network_option(network: Mapping[str, Any]) -> None:
         json.dumps(network)
     except TypeError as error:
         raise UserError(f'network: expected plain values (numbers, texts, lists): {error}.') from None
-
-
-def _build(network: Mapping[str, Any]) -> torch.nn.Module:
-    basicsr_ext.register()
-    from basicsr.archs import build_network
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    name = network['type']
-    known = sorted(ARCH_REGISTRY.keys())
-    if name not in ARCH_REGISTRY and f'{name}_basicsr' not in ARCH_REGISTRY:
-        close = closest_name(name, known)
-        hint = f'did you mean "{close}"?' if close else f'known networks: {", ".join(known)}.'
-        raise UserError(f'network.type: unknown network "{name}"; {hint}')
-    try:
-        return build_network(dict(network))
-    except Exception as error:  # whatever the constructor makes of a wrong argument
-        arguments = {key: value for key, value in network.items() if key != 'type'}
-        raise UserError(
-            f'network: {name} cannot be built with {arguments} ({type(error).__name__}: {error}).'
-        ) from error

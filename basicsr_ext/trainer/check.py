@@ -101,7 +101,7 @@ class _Rehearsal:
     def _networks(self) -> list[Row]:
         from basicsr_ext.trainer.checking.structure import network_keys
 
-        self.parameters: dict[str, int] = {}
+        self.networks: dict[str, Any] = {}  # by their letters
         return [self._network(key) for key in network_keys(self.report)]
 
     def _network(self, key: str) -> Row:
@@ -120,8 +120,8 @@ class _Rehearsal:
             reason = f'{type(error).__name__}: {brief(error)}'
             report.error((key,), f'{options["type"]} cannot be built with these options ({reason}).')
             return Row(key, 'cannot be built')
-        self.parameters[key] = sum(p.numel() for p in network.parameters())
-        text = f'{options["type"]}: {self.parameters[key]:,} parameters{compare_weights(report, key, network)}'
+        self.networks[key.removeprefix('network_')] = network
+        text = f'{options["type"]}: {_parameters(network):,} parameters{compare_weights(report, key, network)}'
         if key != 'network_g':
             return Row(key, text)
         cost = run_network(report, network, self._sample(), report.get('scale'))
@@ -164,15 +164,21 @@ class _Rehearsal:
         return Row('val.metrics', 'not run: there is no image for validation')
 
     def _checkpoints(self) -> Row:
+        from basicsr.utils.registry import MODEL_REGISTRY
+
         from basicsr_ext.trainer.checking.optimizers import state_tensors
+        from basicsr_ext.trainer.checking.registries import look_up
 
         report = self.report
-        numbers = 0
-        for key, parameters in self.parameters.items():
-            letter = key.removeprefix('network_')
-            averaged = 1 if letter == 'g' and (report.get('train', 'ema_decay') or 0) > 0 else 0
-            optimizer = report.get('train', f'optim_{letter}')
-            numbers += parameters * (1 + averaged + (state_tensors(optimizer) if optimizer else 0))
+        numbers = sum(_parameters(network) for network in self.networks.values())
+        if 'g' in self.networks and (report.get('train', 'ema_decay') or 0) > 0:
+            numbers += _parameters(self.networks['g'])
+        moved_by = getattr(look_up(MODEL_REGISTRY, report.get('model_type')), 'moved_by', None)
+        for key, optimizer in report.block('train').items():
+            if optimizer and str(key).startswith('optim_'):
+                player = key.removeprefix('optim_')
+                network = moved_by(player, self.networks) if moved_by else self.networks.get(player)
+                numbers += _parameters(network) * state_tensors(optimizer) if network is not None else 0
         total = int(report.get('train', 'total_iter'))
         count = max(1, total // int(report.get('logger', 'save_checkpoint_freq')))
         kept = report.get('logger', 'keep_last')
@@ -184,6 +190,10 @@ class _Rehearsal:
                 f'checkpoints will take about {_count(size)}B, and {_count(free)}B are free; keep_last keeps fewer.',
             )
         return Row('checkpoints', f'{count:,} of {_count(4 * numbers)}B: {_count(size)}B; {_count(free)}B are free')
+
+
+def _parameters(network: Any) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _cut(image: Any, side: int) -> Any:

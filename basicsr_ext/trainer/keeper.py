@@ -11,6 +11,7 @@ import torch
 from basicsr.utils import get_root_logger
 
 from basicsr_ext.errors import Stopped
+from basicsr_ext.models.together import Ranks
 from basicsr_ext.trainer import checkpoints
 from basicsr_ext.trainer.metrics_log import MetricsLog
 from basicsr_ext.trainer.ranks import from_first_rank, on_all_ranks
@@ -28,7 +29,7 @@ class Keeper:
 
     Args:
         model: Its methods ``save``, ``save_network``, ``save_training_state``, ``resume_training`` and ``validation`` are
-            replaced.
+            replaced; ``ranks``, if it has that, is set.
         opt: Options as BasicSR completed them.
         options: Options as a file would hold them; kept with each checkpoint.
         sampler: Of the training loader.
@@ -64,6 +65,9 @@ class Keeper:
         model.save_training_state = self._save_training_state
         model.resume_training = self._resume_training
         model.validation = self._validation
+        if hasattr(model, 'ranks'):
+            ranks = opt['rank'], opt['world_size'], on_all_ranks
+            model.ranks = Ranks(*ranks, self.keep_iterations_done, self.leave_if_asked)
 
     @property
     def is_first_rank(self) -> bool:
@@ -95,6 +99,23 @@ class Keeper:
             self.write_checkpoint()
         if stop:
             raise Stopped(iteration, self.stop_requests.signal_number)
+
+    def keep_iterations_done(self) -> None:
+        """Writes a checkpoint of the iterations that are over, even of none, unless there is one; all ranks must call it.
+
+        For a model that begins long work, such as AIL's updates, before it trains anything in an iteration.
+        """
+        if self.iteration > self.saved_iteration or self.iteration == 0:
+            self.write_checkpoint()
+
+    def leave_if_asked(self) -> None:
+        """Leaves a run that was asked to stop, in the middle of such work; all ranks must call it, and answer at once.
+
+        Raises:
+            Stopped: Any rank was asked.
+        """
+        if any(on_all_ranks(self.stop_requests.signal_number)):
+            raise Stopped(self.iteration, self.stop_requests.signal_number)
 
     def end_run(self) -> None:
         """Writes the last checkpoint, unless it is written, and names its networks ``latest``."""

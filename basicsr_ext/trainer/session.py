@@ -282,7 +282,7 @@ class Session:
             self.scores.follow(model)
         if self.is_train:
             tell_losses_the_iteration(model)
+            self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests, self.data)
             if hasattr(model, 'bind'):
                 model.bind(self.train_set)
-            self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests, self.data)
         return model

@@ -26,7 +26,8 @@ AIL = [f'train_AIL_{student}_x{scale}' for student in STUDENTS for scale in (2, 
 ABLATIONS = [
     f'train_{kind}_VDSR-f13_x2' for kind in ('AIL-direct', 'AIL-zeros', 'AIL-random', 'AIL-ones', 'distillation')
 ]
-PLAIN = [f'train_plain_{name}' for name in ('VDSR-f13_x2', 'VDSR-291_x234', 'VDSR-f13_x234', 'DRRN-291_x234')]
+PLAIN_STUDENTS = [f'VDSR-f{features}_x234' for features in (13, 16, 22, 32)]
+PLAIN = [f'train_plain_{name}' for name in ('VDSR-f13_x2', 'VDSR-291_x234', 'DRRN-291_x234', *PLAIN_STUDENTS)]
 SCORES = {2: 37.396, 3: 33.365, 4: 31.018}  # of the published students on Set5 (dB), input from the uint8 LR images
 
 
@@ -76,34 +77,176 @@ def test_files_are_right_in_every_key(stores, tmp_path, name):
     assert source.values['name'] == name
 
 
-@pytest.mark.parametrize('name', AIL)
+# ---- the paper's settings --------------------------------------------------------------------------------------------
+
+EPOCH = 240  # iterations of one scale; of three, three times as many
+# Every setting that decides about the result, of train_AIL_VDSR-f13_x2.yml; the files below differ as said.
+SETTINGS = {
+    'model_type': 'AILModel',
+    'scale': 1,  # bicubic enlargement in, refined luminance out
+    'manual_seed': 0,
+    'path.pretrain_network_g': 'experiments/train_plain_VDSR-f13_x234/models/net_g_latest.pth',
+    'network_g': {'type': 'VDSR', 'in_channels': 1, 'num_feat': 13, 'num_conv': 20, 'upscale': 1, 'bias': False},
+    'datasets.train.type': 'PairedStoreDataset',
+    'datasets.train.dataroot_gt': 'datasets/291/luma_x2.lmdb',
+    'datasets.train.dataroot_lq': 'datasets/291/luma_x2_LQ.lmdb',
+    'datasets.train.gt_size': 41,
+    'datasets.train.use_hflip': True,
+    'datasets.train.use_rot': True,
+    'datasets.train.geometry': True,
+    'datasets.train.batch_size_per_gpu': 128,
+    'datasets.train.dataset_enlarge_ratio': 36,
+    'datasets.val.dataroot_gt': 'datasets/benchmark/Set5_luma_x2.lmdb',
+    'datasets.val.dataroot_lq': 'datasets/benchmark/Set5_luma_x2_LQ.lmdb',
+    'train.ail.form': 'recursive',
+    'train.ail.rounds': 10,
+    'train.ail.round_iterations': 50 * EPOCH,
+    'train.ail.initialization': 'teacher',
+    'train.ail.midpoint': 0.01,
+    'train.ail.steepness': 100,
+    'train.ail.step': 0.15,
+    'train.ail.teacher': {
+        'network': {'type': 'VDSR', 'num_feat': 64, 'upscale': 1},
+        'weights': 'experiments/train_plain_VDSR-291_x234/models/net_g_latest.pth',
+    },
+    'train.ail.map_dtype': 'float16',
+    'train.ema_decay': 0,
+    'train.optim_g': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 1e-4},
+    'train.scheduler': {
+        'type': 'MultiStepLR', 'milestones': [10 * EPOCH, 20 * EPOCH, 30 * EPOCH, 40 * EPOCH], 'gamma': 0.1,
+    },
+    'train.total_iter': 11 * 50 * EPOCH,
+    'train.warmup_iter': -1,
+    'train.pixel_opt': {'type': 'MSELoss', 'reduction': 'sum'},
+    'train.grad_clip': {'norm': 0.4},
+    'val.val_freq': 10 * EPOCH,  # at the end of each round, too
+    'val.metrics.psnr': {'type': 'PSNR', 'crop_border': 2, 'test_y_channel': True},
+    'val.metrics.ssim': {'type': 'SSIM', 'crop_border': 2, 'test_y_channel': True},
+}  # fmt: skip
+DRRN = {'type': 'DRRN', 'in_channels': 1, 'num_feat': 25, 'num_block': 1, 'num_unit': 25, 'upscale': 1}
+FSRCNN = {'type': 'FSRCNN', 'in_channels': 1, 'num_feat': 56, 'num_shrink_feat': 12, 'num_mapping': 4}
+NONE = object()  # an option that the file lacks
+PLAINLY = {'model_type': 'TrainingModel', 'path.pretrain_network_g': None, 'train.ail': NONE, 'train.total_iter': 12000}
+ALL_SCALES = {
+    **PLAINLY,
+    'manual_seed': 1,
+    'datasets.train.dataroot_gt': 'datasets/291/luma_x234.lmdb',
+    'datasets.train.dataroot_lq': 'datasets/291/luma_x234_LQ.lmdb',
+    'train.scheduler': {'type': 'MultiStepLR', 'milestones': [7200, 14400, 21600, 28800], 'gamma': 0.1},
+    'train.total_iter': 36000,
+}
+WITHOUT_TEACHER = {'train.ail.teacher': None}
+
+
+def vdsr(features: int) -> dict:
+    return {
+        'network_g': {**SETTINGS['network_g'], 'num_feat': features},
+        'path.pretrain_network_g': f'experiments/train_plain_VDSR-f{features}_x234/models/net_g_latest.pth',
+    }
+
+
+def of_scale(scale: int) -> dict:
+    stores = {
+        f'datasets.{block}.dataroot_{key}': f'datasets/{place}_x{scale}{kind}.lmdb'
+        for block, place in (('train', '291/luma'), ('val', 'benchmark/Set5_luma'))
+        for key, kind in (('gt', ''), ('lq', '_LQ'))
+    }
+    metrics = {
+        f'val.metrics.{key}': {**SETTINGS[f'val.metrics.{key}'], 'crop_border': scale} for key in ('psnr', 'ssim')
+    }
+    return {**stores, **metrics}
+
+
+def fsrcnn(scale: int) -> dict:
+    """It takes the LR image; its teacher is VDSR."""
+    teacher = SETTINGS['train.ail.teacher']
+    return {
+        'scale': scale,
+        'network_g': {**FSRCNN, 'upscale': scale},
+        'path.pretrain_network_g': None,
+        'datasets.train.dataroot_lq': f'datasets/291/luma_x{scale}_small.lmdb',
+        'datasets.val.dataroot_lq': f'datasets/benchmark/Set5_luma_x{scale}_small.lmdb',
+        'datasets.train.gt_size': {2: 40, 3: 39, 4: 40}[scale],
+        'train.ail.teacher': {**teacher, 'network': {**teacher['network'], 'upscale': scale}},
+    }
+
+
+DRRN_AIL = {
+    'network_g': DRRN,
+    'path.pretrain_network_g': None,
+    'train.ail.teacher': {
+        'network': {'type': 'DRRN', 'num_feat': 128, 'upscale': 1},
+        'weights': 'experiments/train_plain_DRRN-291_x234/models/net_g_latest.pth',
+    },
+}
+DIFFERENCES = {
+    **{f'train_AIL_VDSR-f{n}_x{x}': {**of_scale(x), **vdsr(n)} for n in (13, 16, 22, 32) for x in (2, 3, 4)},
+    **{f'train_AIL_DRRN-f25_x{x}': {**of_scale(x), **DRRN_AIL} for x in (2, 3, 4)},
+    **{f'train_AIL_FSRCNN_x{x}': {**of_scale(x), **fsrcnn(x)} for x in (2, 3, 4)},
+    'train_AIL-direct_VDSR-f13_x2': {
+        'train.ail.form': 'direct',
+        'train.ail.rounds': 9,
+        'train.ail.error': 'absolute',
+        'train.ail.error_scale': 10,
+        'train.total_iter': 10 * 50 * EPOCH,
+    },
+    'train_AIL-zeros_VDSR-f13_x2': {**WITHOUT_TEACHER, 'train.ail.initialization': 'zeros'},
+    'train_AIL-random_VDSR-f13_x2': {**WITHOUT_TEACHER, 'train.ail.initialization': 'random'},
+    'train_AIL-ones_VDSR-f13_x2': {**WITHOUT_TEACHER, 'train.ail.initialization': 'ones'},
+    'train_distillation_VDSR-f13_x2': {
+        'train.ail.form': 'distillation',
+        'train.ail.rounds': 0,
+        'train.ail.round_iterations': None,
+        'train.ail.distillation_weight': 0.1,
+        'train.total_iter': 50 * EPOCH,
+    },
+    'train_plain_VDSR-f13_x2': PLAINLY,
+    'train_plain_VDSR-291_x234': {**ALL_SCALES, 'network_g': {**SETTINGS['network_g'], 'num_feat': 64}},
+    'train_plain_DRRN-291_x234': {**ALL_SCALES, 'network_g': {**DRRN, 'num_feat': 128}},
+    **{
+        f'train_plain_VDSR-f{n}_x234': {
+            **ALL_SCALES,
+            'network_g': {**SETTINGS['network_g'], 'num_feat': n},
+            'manual_seed': 0,
+        }
+        for n in (13, 16, 22, 32)
+    },
+}
+HOW_IT_RUNS = ('name', 'num_worker_per_gpu', 'prefetch_mode', 'pin_memory')
+
+
+def settings_of(values: dict) -> dict:
+    """All settings of a file, but for those that change nothing about the result, under the keys of ``SETTINGS``."""
+    found = {key: values[key] for key in ('model_type', 'scale', 'manual_seed', 'network_g')}
+    found['path.pretrain_network_g'] = values['path']['pretrain_network_g']
+    found['val.val_freq'] = values['val']['val_freq']
+    blocks = {
+        'datasets.train': values['datasets']['train'],
+        'datasets.val': {key: values['datasets']['val'][key] for key in ('dataroot_gt', 'dataroot_lq')},
+        'train': {key: value for key, value in values['train'].items() if key != 'ail'},
+        'train.ail': values['train'].get('ail', {}),
+        'val.metrics': values['val']['metrics'],
+    }
+    for path, block in blocks.items():
+        found.update({f'{path}.{key}': value for key, value in block.items() if key not in HOW_IT_RUNS})
+    return found
+
+
+@pytest.mark.parametrize('name', AIL + ABLATIONS + PLAIN)
 def test_files_have_the_papers_settings(name):
-    values = read_source(OPTIONS / f'{name}.yml').values
-    student, scale = re.fullmatch(r'train_AIL_(.+)_x(\d)', name).groups()
-    train, ail, network = values['train'], values['train']['ail'], values['network_g']
-    assert train['optim_g'] == {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 1e-4}
-    assert train['grad_clip'] == {'norm': 0.4} and train['pixel_opt'] == {'type': 'MSELoss', 'reduction': 'sum'}
-    assert values['datasets']['train']['batch_size_per_gpu'] == 128
-    epochs = ail['round_iterations'] / 50
-    assert train['scheduler'] == {
-        'type': 'MultiStepLR', 'gamma': 0.1, 'milestones': [10 * n * epochs for n in range(1, 5)]
-    }  # fmt: skip
-    assert (ail['form'], ail['rounds'], ail['step'], ail['midpoint'], ail['steepness']) == (
-        'recursive',
-        10,
-        0.15,
-        0.01,
-        100,
-    )
-    assert train['total_iter'] == 11 * ail['round_iterations']
-    features = {'FSRCNN': 56}.get(student) or int(student.split('-f')[1])
-    assert network['type'] == student.split('-')[0] and network['num_feat'] == features
-    enlarges = int(scale) if student == 'FSRCNN' else 1
-    assert values['scale'] == network['upscale'] == ail['teacher']['network']['upscale'] == enlarges
-    assert ail['teacher']['network']['type'] == ('DRRN' if 'DRRN' in student else 'VDSR')
-    stores = [block[key] for block in values['datasets'].values() for key in ('dataroot_gt', 'dataroot_lq')]
-    assert all(f'_x{scale}' in store for store in stores)
-    assert all(metric['crop_border'] == int(scale) for metric in values['val']['metrics'].values())
+    expected = {**SETTINGS, **DIFFERENCES[name]}
+    lacking = [key for key, value in expected.items() if value is NONE]
+    expected = {k: v for k, v in expected.items() if not any(k == key or k.startswith(f'{key}.') for key in lacking)}
+    assert settings_of(read_source(OPTIONS / f'{name}.yml').values) == expected
+
+
+def test_no_file_is_left_out():
+    """Of those that train on 291 images."""
+    files = [path.stem for path in OPTIONS.glob('train_*.yml') if 'datasets/291/' in str(read_source(path).values)]
+    assert sorted(files) == sorted(DIFFERENCES) == sorted(AIL + ABLATIONS + PLAIN)
+
+
+# ---- running them ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

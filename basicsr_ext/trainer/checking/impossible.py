@@ -77,7 +77,9 @@ def check_validation(report: Report, datasets: Mapping[str, type], metrics: Mapp
     if metrics and isinstance(model, type) and issubclass(model, VideoBaseModel) and report.get('num_gpu') == 0:
         report.error(('num_gpu',), f'expected GPUs, since {model.__name__} gathers val.metrics there, found 0.')
     best = report.get('logger', 'keep_best')
-    known = report.block('val', 'metrics')
+    known = list(report.block('val', 'metrics'))
+    if known and hasattr(model, 'scores_of'):
+        known = model.scores_of(known, report.block('network_g'))
     if isinstance(best, str) and best not in known:
         report.error(
             ('logger', 'keep_best'),

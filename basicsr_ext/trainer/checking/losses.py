@@ -48,6 +48,10 @@ def _check_role(report: Report, path: KeyPath, loss: Any) -> None:
     """Checks that a loss gives a single number, and that one of BasicSR's stands where its arguments are given."""
     if path[-1] in _PIXEL_KEYS and origin(loss) != 'other' and report.get(*path, 'reduction') == 'none':
         report.error((*path, 'reduction'), 'expected mean or sum, since training needs a single number, found none.')
+    if path[-1] != getattr(loss, 'only_as', path[-1]):
+        report.error(
+            (*path, 'type'), f'expected a loss of two images; {loss.__name__} belongs into train.{loss.only_as}.'
+        )
     if origin(loss) != 'stock':
         return
     for losses, keys in _ROLES:

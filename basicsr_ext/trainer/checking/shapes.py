@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.trainer.checking.contents import Contents
-from basicsr_ext.trainer.checking.networks import quiet
-from basicsr_ext.trainer.checking.problems import brief
+from basicsr_ext.trainer.checking.networks import build_whole, quiet
+from basicsr_ext.trainer.checking.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.report import Report
 
 # What torch says of tensors that do not fit; other errors may come from computing without memory.
@@ -28,7 +28,7 @@ _OTHER_DISCRIMINATORS = ('HiFaceGANModel', 'StyleGAN2Model', 'VideoRecurrentGANM
 
 
 def check_shapes(report: Report, networks: Mapping[str, nn.Module], contents: Mapping[str, Contents]) -> None:
-    """Checks that ``network_g`` makes images like the GT images out of LQ images, and that ``network_d`` takes GT images.
+    """Checks that ``network_g`` and its teachers make images like GT images out of LQ images; ``network_d`` takes GT images.
 
     Args:
         report: Takes the problems.
@@ -46,8 +46,10 @@ def check_shapes(report: Report, networks: Mapping[str, nn.Module], contents: Ma
         lq = torch.empty(1, held.channels, size // scale, size // scale, device='meta')
         gt = torch.empty(1, held.channels, size, size, device='meta')
         _check_generator(report, networks, name, lq, gt if held.has_gt else None)
+        if name == 'train':
+            _check_teachers(report, lq, gt if held.has_gt else None)
         if name == 'train' and 'network_d' in networks and report.get('model_type') not in _OTHER_DISCRIMINATORS:
-            _run(report, 'network_d', networks['network_d'], gt)
+            _run(report, ('network_d',), networks['network_d'], gt)
 
 
 def _gt_size(report: Report, name: str, scale: int) -> int | None:
@@ -66,16 +68,30 @@ def _check_generator(
         return
     if name != 'train' and needs_of(report.block('network_g')).luminance:
         lq, gt = lq[:, :1], None if gt is None else gt[:, :1]  # tests give it the luminance of colour images
-    output = _run(report, 'network_g', networks['network_g'], lq)
+    _compare(report, ('network_g',), networks['network_g'], name, lq, gt)
+
+
+def _check_teachers(report: Report, lq: torch.Tensor, gt: torch.Tensor | None) -> None:
+    """Checks networks that a method learns from, each beside its ``weights``: they must make what ``network_g`` makes."""
+    for path in [(*path[:-1], 'network') for path in report.paths if path[-1] == 'weights']:
+        if isinstance(report.get(*path), Mapping) and report.is_sound(*path):
+            network = build_whole(report, path)
+            if network is not None:
+                _compare(report, path, network, 'train', lq, gt)
+
+
+def _compare(
+    report: Report, path: KeyPath, network: nn.Module, name: str, lq: torch.Tensor, gt: torch.Tensor | None
+) -> None:
+    output = _run(report, path, network, lq)
     if isinstance(output, Mapping):
         report.error(
-            ('network_g', 'type'),
-            f'expected a network that makes images, found {type(networks["network_g"]).__name__}, which does not.',
+            (*path, 'type'), f'expected a network that makes images, found {type(network).__name__}, which does not.'
         )
     elif isinstance(output, torch.Tensor) and gt is not None and output.shape != gt.shape:
         report.error(
-            ('network_g',),
-            f'{type(networks["network_g"]).__name__} makes images of {_shape(output)} out of LQ images of {_shape(lq)} as '
+            path,
+            f'{type(network).__name__} makes images of {_shape(output)} out of LQ images of {_shape(lq)} as '
             f'datasets.{name} has, expected {_shape(gt)}, like its GT images. Check channels and scale of both.',
         )
 
@@ -93,7 +109,7 @@ class _CheckedConvolutions(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _run(report: Report, key: str, network: nn.Module, images: torch.Tensor) -> Any:
+def _run(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor) -> Any:
     try:
         with torch.no_grad(), quiet(), _CheckedConvolutions():
             output = network.to('meta').eval()(images)
@@ -102,7 +118,7 @@ def _run(report: Report, key: str, network: nn.Module, images: torch.Tensor) -> 
         if isinstance(error, (AssertionError, ValueError, UserError)) or (
             isinstance(error, RuntimeError) and _SHAPES.search(reason)
         ):
-            report.error((key,), f'{type(network).__name__} does not take images of {_shape(images)} ({reason}).')
+            report.error(path, f'{type(network).__name__} does not take images of {_shape(images)} ({reason}).')
         return None
     return output
 
