@@ -1,16 +1,17 @@
 """Training samples: this package's datasets on raw stores against BasicSR's ``PairedImageDataset`` on its LMDB.
 
-    python bench/loading.py [--images FOLDER] [--quick]
+    python bench/loading.py [--images FOLDER] [--quick] [--floor]
 
 480x480 sub-images of scikit-image's photographs, or of the images in a folder, with LR images at scale 4; crops of 192,
 flips and rotations, batches of 16. One process, in turns; a figure is the ratio of the median times of a sample:
 
 - ``loading_four_images``: GT, LQ and the centroids of both, one thread; two samples of BasicSR's, which has pairs only.
 - ``loading_float_batch``: float32 batches of GT and LQ from a loader; ours has no workers and a thread that reads ahead,
-  and converts uint8 once, as it happens on the device; BasicSR's has two workers.
+  and converts uint8 as models do on their device; BasicSR's has two workers.
 - ``loading_cold``: four images, after the files were dropped from the page cache (of this machine; a host's stays).
 
-The last lines read ``<figure> <ratio>x (goal <goal>x)``.
+The last lines read ``<figure> <ratio>x (goal <goal>x)``. ``--floor`` prints instead where the time of four images goes: what
+merely copying the same windows takes, and copying them flipped, when they are known and nothing but NumPy and OpenCV works.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from torch.utils.data import DataLoader
 
+from basicsr_ext.data.crop_geometry import copy_flipped
 from basicsr_ext.data.paired_centroid_dataset import PairedCentroidDataset
 from basicsr_ext.data.paired_store_dataset import PairedStoreDataset
 from basicsr_ext.data.sample_id import SampleId
+from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter
 from basicsr_ext.trainer.feeding import read_ahead
@@ -207,7 +210,7 @@ def float_batches(root: Path, images: int, repeats: int) -> tuple[float, float]:
     def ours() -> Iterator[Any]:
         loader = DataLoader(dataset, BATCH, sampler=list(islice(sample_ids(images), 150 * BATCH)), drop_last=True)
         for batch in read_ahead(iter(loader), 2):
-            yield {key: value.float().div_(255) for key, value in batch.items() if torch.is_tensor(value)}
+            yield {key: to_unit_range(value) for key, value in batch.items() if torch.is_tensor(value)}
 
     dataset = our_dataset(root, PairedStoreDataset)
     return medians([(steady(stock()), steady(ours())) for _ in range(repeats)])
@@ -226,6 +229,45 @@ def cold(root: Path, images: int, repeats: int) -> tuple[float, float] | None:
             reader.close()
         times.append(tuple(taken))
     return medians(times)
+
+
+def floor(root: Path, images: int, repeats: int) -> dict[str, float]:
+    """Median seconds of the processor for a sample: its windows copied, copied and flipped, and all that reading takes."""
+    reader = OurReader(root, images)
+    reader.read(4 * images)
+    slots = {
+        scale: np.empty((2, BATCH, CROP * scale // SCALE, CROP * scale // SCALE, 3), np.uint8) for scale in (1, SCALE)
+    }
+
+    def copies() -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
+        """Window, place in a batch and flips of each image of the next samples."""
+        geometries, found = reader.dataset._geometries(list(islice(reader.ids, BATCH))), []
+        for number, source in enumerate(reader.dataset.sources.values()):
+            places = [(source.keys[g[0]], *(start * source.scale // SCALE for start in g[1:3])) for g in geometries]
+            side = CROP * source.scale // SCALE
+            windows = source.store.windows(places, side, side)
+            found += zip(windows, slots[source.scale][number % 2], [g[5:] for g in geometries], strict=True)
+        return found
+
+    def lap() -> float:
+        """Seconds of this thread since the last call: other work on the machine counts less than in a clock's."""
+        nonlocal last
+        before, last = last, time.thread_time()
+        return (last - before) / BATCH
+
+    last, times = 0.0, {'copied': [], 'copied and flipped': [], 'read': []}
+    for _ in range(40 * repeats):
+        plain, flipped = copies(), copies()
+        lap()
+        for window, place, _ in plain:
+            np.copyto(place, window)
+        times['copied'].append(lap())
+        for window, place, flips in flipped:
+            copy_flipped(window, place, *flips)
+        times['copied and flipped'].append(lap())
+        reader.read(BATCH)
+        times['read'].append(lap())
+    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def dropped(files: list[Path]) -> bool:
@@ -265,6 +307,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--images', type=Path, help='folder of photographs of at least 480x480')
     parser.add_argument('--quick', action='store_true', help='three repeats, for a smoke test')
+    parser.add_argument(
+        '--floor', action='store_true', help='print what copying the same bytes takes, and nothing else'
+    )
     args = parser.parse_args()
     repeats = 3 if args.quick else 9
 
@@ -275,6 +320,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = write_stores(Path(folder), photographs(args.images))
         print(f'{images} sub-images of {SIZE}x{SIZE}')
+        if args.floor:
+            for name, found in floor(Path(folder), images, repeats).items():
+                print(f'four images of a sample {name}: {found * 1e6:.0f} us')
+            return
         for (figure, goal), measure in zip(GOALS.items(), (four_images, float_batches, cold), strict=True):
             found = measure(Path(folder), images, repeats)
             if found is None:

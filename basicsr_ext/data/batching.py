@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from basicsr_ext.data.crop_geometry import WHITE, Geometry, copy_flipped
+from basicsr_ext.data.crop_geometry import WHITE, copy_flipped
 from basicsr_ext.data.pairing import Source
 
 
@@ -29,24 +29,27 @@ def _take_entries(batches: list[Batch], *, collate_fn_map: Any = None) -> dict[s
 default_collate_fn_map[Batch] = _take_entries
 
 
-def read_windows(source: Source, geometries: Sequence[Geometry], scale: int) -> np.ndarray:
+def read_windows(source: Source, geometries: Sequence[Sequence[int]], scale: int) -> np.ndarray:
     """Reads windows of images, and flips each on its way into the batch.
 
     Args:
         source: Where the images come from.
-        geometries: Windows in HR pixels, all equally large, and flips.
+        geometries: Windows in HR pixels, all equally large, and flips; each as in
+            :class:`~basicsr_ext.data.crop_geometry.Geometry`.
         scale: HR pixels per LQ pixel.
 
     Returns:
         New array of shape (N, height, width, channels), of the stored dtype.
     """
     factor, store, keys = source.scale, source.store, source.keys
-    height, width = (side * factor // scale for side in geometries[0][3:5])
-    sides = (width, height) if geometries[0].transpose else (height, width)
-    images = np.empty((len(geometries), *sides, store.channels), store.dtype)
-    for image, (index, top, left, _, _, hflip, vflip, transpose) in zip(images, geometries, strict=True):
-        strips = store.strips(keys[index], top * factor // scale, left * factor // scale, height, width)
-        copy_flipped(strips, image, hflip, vflip, transpose)
+    _, _, _, height, width, _, _, transpose = geometries[0]
+    height, width = height * factor // scale, width * factor // scale
+    # All windows first, then all copies: a copy drives what Python needs out of the processor's cache.
+    places = [(keys[where[0]], where[1] * factor // scale, where[2] * factor // scale) for where in geometries]
+    windows = store.windows(places, height, width)
+    images = np.empty((len(windows), *((width, height) if transpose else (height, width)), store.channels), store.dtype)
+    for window, image, where in zip(windows, images, geometries, strict=True):
+        copy_flipped(window, image, where[5], where[6], where[7])
     return images
 
 

@@ -12,10 +12,10 @@ from basicsr_ext.data.batching import Batch
 from basicsr_ext.data.crop_geometry import area_shares
 from basicsr_ext.data.mixed_store_options import MixedSourceOptions, MixedStoreOptions
 from basicsr_ext.data.noise import NoiseWindows
-from basicsr_ext.data.paired_store_dataset import PairedStoreDataset, random_numbers
+from basicsr_ext.data.paired_store_dataset import PairedStoreDataset
 from basicsr_ext.data.pairing import Source
 from basicsr_ext.data.registry import DATASET_REGISTRY
-from basicsr_ext.data.sample_id import SampleId
+from basicsr_ext.data.sample_id import SampleId, random_numbers
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage.joined import JoinedStore
 
@@ -105,10 +105,11 @@ class MixedStoreDataset(PairedStoreDataset):
 
     def _add_noise(self, indices: Sequence[SampleId | int], lq: torch.Tensor, keys: Sequence[str]) -> None:
         """Adds noise to LQ crops (N, channels, height, width), in place, where their sources ask for it."""
-        for index, crop, key in zip(indices, lq, keys, strict=True):
-            noise = self._noise.get(key.partition('/')[0])
-            if noise is not None:
-                noise.add_to(crop, random_numbers(index)[6:8])
+        if self._noise:
+            for numbers, crop, key in zip(random_numbers(indices), lq, keys, strict=True):
+                noise = self._noise.get(key.partition('/')[0])
+                if noise is not None:
+                    noise.add_to(crop, numbers[6:8])
 
 
 def weighted_shares(sizes: np.ndarray, lengths: Sequence[int], weights: Sequence[float]) -> np.ndarray:

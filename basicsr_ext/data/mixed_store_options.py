@@ -57,6 +57,14 @@ class MixedStoreOptions(StoreOptions):
 
     @field_validator('sources')
     @classmethod
+    def _names(cls, sources: dict[str, MixedSourceOptions]) -> dict[str, MixedSourceOptions]:
+        for name in sources:
+            if not name or '/' in name:
+                raise ValueError(f'Expected names without a slash, which ends them in keys of images, found {name!r}')
+        return sources
+
+    @field_validator('sources')
+    @classmethod
     def _weights_of_all(cls, sources: dict[str, MixedSourceOptions]) -> dict[str, MixedSourceOptions]:
         without = [name for name, source in sources.items() if source.weight is None]
         if 0 < len(without) < len(sources):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from basicsr_ext.data.batching import Batch, read_windows, to_nchw
 from basicsr_ext.data.crop_geometry import Geometry, area_shares, draw_crops, systematic_choice
 from basicsr_ext.data.pairing import Source
 from basicsr_ext.data.registry import DATASET_REGISTRY
-from basicsr_ext.data.sample_id import SampleId, sample_generator, sample_numbers
+from basicsr_ext.data.sample_id import SampleId, random_numbers
 from basicsr_ext.data.store_options import PairedStoreOptions
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage.base import ImageStore
@@ -113,9 +112,9 @@ class PairedStoreDataset(Dataset):
         Returns:
             For each source a new contiguous tensor of shape (channels, height, width).
         """
-        return {name: images[0].contiguous() for name, images in self._read([geometry], sources).items()}
+        return {name: image.contiguous() for name, (image,) in self._read([geometry], sources).items()}
 
-    def _read(self, geometries: Sequence[Geometry], sources: Mapping[str, Source]) -> dict[str, torch.Tensor]:
+    def _read(self, geometries: Sequence[Sequence[int]], sources: Mapping[str, Source]) -> dict[str, torch.Tensor]:
         unit_range = self.options.output == 'float32'
         return {
             name: to_nchw(read_windows(source, geometries, self.options.scale), unit_range)
@@ -126,7 +125,7 @@ class PairedStoreDataset(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, index: SampleId | int) -> dict[str, Any]:
-        (geometry,) = self._geometries([index])
+        geometry = Geometry(*self._geometries([index])[0])
         sample: dict[str, Any] = self.read(geometry, self.sources_at(getattr(index, 'iteration', 0)))
         gt_key, sample['lq_path'] = self.pairs[geometry.image]
         if gt_key is not None:
@@ -142,7 +141,7 @@ class PairedStoreDataset(Dataset):
             return [self[index] for index in indices]
         geometries = self._geometries(indices)
         batch = Batch(self._read(geometries, self.sources_at(*iterations)))
-        gt_keys, lq_keys = zip(*[self.pairs[geometry.image] for geometry in geometries], strict=True)
+        gt_keys, lq_keys = zip(*[self.pairs[image] for image, *_ in geometries], strict=True)
         batch['lq_path'] = list(lq_keys)
         if self.gt_store is not None:
             batch['gt_path'] = list(gt_keys)
@@ -150,18 +149,20 @@ class PairedStoreDataset(Dataset):
             batch['geometry'] = torch.tensor(geometries, dtype=torch.int64)
         return [batch]
 
-    def _geometries(self, indices: Sequence[SampleId | int]) -> list[Geometry]:
-        """Says what samples show."""
+    def _geometries(self, indices: Sequence[SampleId | int]) -> list[Sequence[int]]:
+        """Says what samples show: each as :class:`~basicsr_ext.data.crop_geometry.Geometry`."""
         numbers = [index.index if isinstance(index, SampleId) else int(index) for index in indices]
-        if wrong := [number for number in numbers if not 0 <= number < len(self)]:
-            raise IndexError(f'index {wrong[0]} is out of range for {len(self)} images')
+        count = len(self)
+        if wrong := [number for number in numbers if not 0 <= number < count]:
+            raise IndexError(f'index {wrong[0]} is out of range for {count} images')
         if not self.is_train:
             return [self._whole(number) for number in numbers]
-        options, drawn = self.options, np.array([random_numbers(index) for index in indices])
+        options, drawn = self.options, random_numbers(indices)
         images = systematic_choice(self._shares, np.array(numbers), drawn[:, 0])
         crop = options.gt_size // options.scale
         sizes = self._sizes[images]
-        return draw_crops(images, sizes, crop, options.scale, drawn[:, 1:6], options.use_hflip, options.use_rot)
+        flips = options.use_hflip, options.use_rot
+        return draw_crops(images, sizes, crop, options.scale, drawn[:, 1:6], *flips).tolist()
 
     def _whole(self, index: int) -> Geometry:
         height, width = self.sizes[index]
@@ -174,10 +175,12 @@ class PairedStoreDataset(Dataset):
         try:
             return pairing.pair_keys(self.gt_store.keys(), lq_keys, options.filename_tmpl)
         except UserError as error:
+            found = pairing.found_template(self.gt_store.keys(), lq_keys, options.filename_tmpl)
+            hint = f'set filename_tmpl: "{found}", which fits them' if found else 'change filename_tmpl'
             raise UserError(
                 f'{options.where}.dataroot_lq ({self.lq_store.path}) does not hold the images of dataroot_gt '
                 f'({self.gt_store.path}) under filename_tmpl "{options.filename_tmpl}": {error} '
-                'Make the sets equal, or change filename_tmpl.'
+                f'Make the sets equal, or {hint}.'
             ) from error
 
     def _check(self) -> None:
@@ -190,11 +193,3 @@ class PairedStoreDataset(Dataset):
         if self.is_train:
             crop = options.gt_size // options.scale
             pairing.check_crop(lq, self.sizes, crop, options.scale, f'{options.where}.gt_size')
-
-
-def random_numbers(index: SampleId | int) -> list[float]:
-    """Returns the eight numbers in [0, 1) of a sample: the image, five for crop and flips, two that subclasses may use."""
-    if isinstance(index, SampleId):
-        return sample_numbers(index.seed, index.epoch, index.position)
-    # BasicSR's own samplers give bare indices, and seed this generator in each worker.
-    return sample_generator(random.getrandbits(63), 0, 0).random(8).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,28 @@ def pair_keys(gt: Sequence[str], lq: Sequence[str], template: str) -> list[tuple
     if problems:
         raise UserError(' '.join(problems))
     return pairs
+
+
+def found_template(gt: Sequence[str], lq: Sequence[str], template: str = '{}') -> str | None:
+    """Finds a template under which more GT images have an LQ image than under a given one.
+
+    Args:
+        gt: All keys of the GT images.
+        lq: All keys of the LQ images.
+        template: The LQ key with ``{}`` in place of the GT key.
+
+    Returns:
+        The template that most pairs fit, such as ``{}x4``; ``None`` where none is better.
+    """
+    present = set(lq)
+
+    def pairs(candidate: str) -> int:
+        return sum(candidate.replace('{}', key) in present for key in gt)
+
+    stems = sorted(gt, key=len)[-_NAMED:]  # long names are found in few others
+    candidates = (key.replace(stem, '{}', 1) for stem in stems for key in lq if stem in key and '{' not in key)
+    best = max(islice(dict.fromkeys(candidates), 100), key=pairs, default=template)
+    return best if pairs(best) > pairs(template) else None
 
 
 def matching_keys(found: Sequence[str], candidates: Iterable[Sequence[str]]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from basicsr_ext.data.philox import philox4x64, unit_doubles
 
 _WORD = 2**64 - 1
 # Positions whose numbers are made together: enough for NumPy to be busy with numbers, and made in a millisecond.
-_TOGETHER = 256
+_TOGETHER = 1024
 
 
 class SampleId(NamedTuple):
@@ -63,28 +65,36 @@ def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generato
     return np.random.Generator(np.random.Philox(_Key(seed, epoch), counter=counter))
 
 
-def sample_numbers(seed: int, epoch: int, position: int) -> list[float]:
-    """Returns the first eight numbers that :func:`sample_generator` gives, much faster where positions are near.
+def random_numbers(indices: Sequence[SampleId | int]) -> np.ndarray:
+    """Returns eight numbers in [0, 1) of each sample: for the image, five for crop and flips, two that subclasses may use."""
+    if set(map(type, indices)) == {SampleId}:
+        return sample_numbers(indices)
+    # BasicSR's own samplers give bare indices, and seed this generator in each worker.
+    return np.array([sample_generator(random.getrandbits(63), 0, 0).random(8) for _ in indices])
+
+
+def sample_numbers(samples: Sequence[SampleId]) -> np.ndarray:
+    """Returns the first eight numbers that :func:`sample_generator` gives for each of N samples, much faster.
 
     Args:
-        seed: Seed of the run; any integer, taken modulo 2^64.
-        epoch: Epoch, counted from 0.
-        position: Global position in the epoch, counted from 0.
+        samples: Of any runs and epochs; it is fast where those are the same and positions are near.
 
     Returns:
-        Numbers in [0, 1).
+        Numbers in [0, 1), of shape (N, 8).
     """
-    together, place = divmod(position, _TOGETHER)
-    return _numbers_of(seed, epoch, together)[place]
+    made_together = {(sample.seed, sample.epoch, sample.position // _TOGETHER) for sample in samples}
+    if len(made_together) > 1:
+        return np.concatenate([sample_numbers([sample]) for sample in samples])
+    return _numbers_of(*made_together.pop())[[sample.position % _TOGETHER for sample in samples]]
 
 
 @lru_cache(maxsize=4)
-def _numbers_of(seed: int, epoch: int, together: int) -> list[list[float]]:
+def _numbers_of(seed: int, epoch: int, together: int) -> np.ndarray:
     counters = np.zeros((4, 2, _TOGETHER), np.uint64)
     counters[0] = [[1], [2]]  # NumPy counts before it makes the next four numbers
     counters[3] = np.arange(_TOGETHER, dtype=np.uint64) + np.uint64(together * _TOGETHER & _WORD)
     words = philox4x64((int(seed), int(epoch)), counters)
-    return unit_doubles(words.transpose(2, 1, 0).reshape(_TOGETHER, 8)).tolist()
+    return unit_doubles(words.transpose(2, 1, 0).reshape(_TOGETHER, 8))
 
 
 class _Key(ISeedSequence):

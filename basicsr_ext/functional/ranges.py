@@ -13,4 +13,4 @@ def to_unit_range(image: Tensor) -> Tensor:
     Args:
         image: Any shape.
     """
-    return image.float() / _LARGEST[image.dtype] if image.dtype in _LARGEST else image
+    return image.float().div_(_LARGEST[image.dtype]) if image.dtype in _LARGEST else image

@@ -86,24 +86,22 @@ class ImageStore(ABC):
             )
         return self._read(key, top, left, height, width)
 
-    def strips(self, key: str, top: int, left: int, height: int, width: int) -> Sequence[np.ndarray]:
-        """Gives a window as strips of rows to be copied from, which may lie in the store itself.
+    def windows(self, places: Sequence[tuple[str, int, int]], height: int, width: int) -> list[np.ndarray]:
+        """Gives windows of one size as arrays to be copied from, which may lie in the store itself.
 
         Args:
-            key: Name of the image.
-            top: First row of the window, which must lie inside the image: that is not checked here.
-            left: First column of the window.
-            height: Rows of the window.
-            width: Columns of the window.
+            places: Key, first row and first column of each; they must lie inside the images: that is not checked here.
+            height: Rows of a window.
+            width: Columns of a window.
 
         Returns:
-            Arrays of shape (rows, width, channels), from top to bottom. They are not to be written to, and are valid
-            while the store lives, in this process.
+            Arrays of shape (height, width, channels). They are not to be written to, and are valid while the store lives,
+            in this process.
 
         Raises:
-            UserError: The image is damaged.
+            UserError: An image is damaged.
         """
-        return [self._read(key, top, left, height, width)]
+        return [self._read(key, top, left, height, width) for key, top, left in places]
 
     def __len__(self) -> int:
         return len(self.keys())

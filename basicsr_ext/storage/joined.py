@@ -47,9 +47,12 @@ class JoinedStore(ImageStore):
         store, inner = self._find(key)
         return store._read(inner, top, left, height, width)
 
-    def strips(self, key: str, top: int, left: int, height: int, width: int) -> Sequence[np.ndarray]:
-        store, inner = self._find(key)
-        return store.strips(inner, top, left, height, width)
+    def windows(self, places: Sequence[tuple[str, int, int]], height: int, width: int) -> list[np.ndarray]:
+        found = []
+        for key, top, left in places:
+            store, inner = self._find(key)
+            found += store.windows([(inner, top, left)], height, width)
+        return found
 
     def _find(self, key: str) -> tuple[ImageStore, str]:
         name, _, inner = key.partition('/')

@@ -37,6 +37,7 @@ class RawLmdbWriter(LmdbWriter):
         self._channels = channels
         self._dtype = np.dtype(dtype)
         self.meta: dict[str, Any] = {}
+        self._offsets: dict[str, int] = {}
         if channels not in (1, 3):
             raise UserError(f'{self.path}: channels must be 1 or 3, found {channels!r}.')
         if self._dtype.name not in DTYPES:
@@ -50,6 +51,10 @@ class RawLmdbWriter(LmdbWriter):
             )
 
     def _encode(self, name: bytes, image: np.ndarray) -> list[tuple[bytes, memoryview]]:
+        assert self._environment is not None
+        # The stripes come at the end, behind a few pages of LMDB's own.
+        pages = self._environment.info()['last_pgno'] + 1
+        self._offsets[name.decode()] = pages * self._environment.stat()['psize']
         pixels = np.ascontiguousarray(image, self._dtype.newbyteorder('<'))
         return [
             (stripe_key(name, first_row), pixels[first_row : first_row + STRIPE_ROWS].reshape(-1).view(np.uint8).data)
@@ -65,6 +70,7 @@ class RawLmdbWriter(LmdbWriter):
             'channels': self._channels,
             'meta': self.meta,
             'images': {key: shape[:2] for key, shape in self._shapes.items()},
+            'offsets': self._offsets,
         }
         try:
             text = json.dumps(index, default=_plain)

@@ -20,7 +20,7 @@ class MemoryStore(ImageStore):
             image.flags.writeable = False
         first = next(iter(self.images.values()), np.zeros((1, 1, 3), np.uint8))
         self.channels, self.dtype, self.meta = first.shape[2], first.dtype, {}
-        self.windows: list[tuple] = []
+        self.asked: list[tuple] = []
 
     def keys(self):
         return list(self.images)
@@ -29,7 +29,7 @@ class MemoryStore(ImageStore):
         return ImageSpec(*self.images[key].shape, self.images[key].dtype)
 
     def _read(self, key, top, left, height, width):
-        self.windows.append((key, top, left, height, width))
+        self.asked.append((key, top, left, height, width))
         return self.images[key][top : top + height, left : left + width]
 
 

@@ -16,7 +16,7 @@ from basicsr_ext.data.pairing import Source
 from basicsr_ext.data.sample_id import SampleId
 from basicsr_ext.storage import RawLmdbWriter, open_store
 
-SIZES = {'a': (150, 160), 'b': (170, 140)}  # GT images of more than one stripe
+SIZES = {'a': (150, 160), 'b': (170, 140)}  # GT images of two stripes
 FLIPS = [(bool(h), bool(v), bool(t)) for h in (0, 1) for v in (0, 1) for t in (0, 1)]
 IDS = [SampleId(position % 2, 0, position, 1 + position // 8, 5) for position in range(24)]
 IMAGES = ('gt', 'lq', 'centroid', 'centroid_lq')
@@ -52,11 +52,10 @@ def test_flipped_copies_equal_numpys(dtype, channels, flips):
     image = (np.random.default_rng(0).random((40, 30, channels)) * 250).astype(dtype)
     window = image[5:37, 3:27]
     expected = augment(window, Geometry(0, 0, 0, 32, 24, *flips))
-    for cuts in ([], [1], [10, 11]):
-        batch = np.zeros((3, *expected.shape), dtype)
-        copy_flipped(np.split(window, cuts), batch[1], *flips)
-        np.testing.assert_array_equal(batch[1], expected)
-        assert not batch[[0, 2]].any()
+    batch = np.zeros((3, *expected.shape), dtype)
+    copy_flipped(window, batch[1], *flips)
+    np.testing.assert_array_equal(batch[1], expected)
+    assert not batch[[0, 2]].any()
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
@@ -136,7 +135,7 @@ def test_equals_basicsrs_crop_and_flips(options, images, tmp_path, flips, output
         {key: value for key, value in options.items() if 'centroid' not in key} | {'output': output}
     )
     geometries = [
-        Geometry(1, 4 * top, 4 * left, 96, 96, *flips) for top, left in ((0, 0), (100, 7), (146, 116), (61, 33))
+        Geometry(1, 4 * top, 4 * left, 96, 96, *flips) for top, left in ((0, 0), (110, 7), (146, 116), (61, 33))
     ]
     found = {
         name: to_nchw(read_windows(source, geometries, 4), output == 'float32')
@@ -170,7 +169,7 @@ def test_a_damaged_image_is_named(tmp_path):
         list(DataLoader(dataset, batch_size=4, sampler=IDS[:8]))
 
 
-def test_strips_of_a_store_that_decodes_are_one_window(tmp_path):
+def test_a_store_that_decodes_gives_windows_too(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     cv2.imwrite(str(tmp_path / 'a.png'), image[..., ::-1])
     source = Source('dataroot', open_store(tmp_path), ['a'], 1)

@@ -33,7 +33,7 @@ def draw_crop(image, size, crop, scale, numbers, use_hflip, use_rot):
     (geometry,) = draw_crops(
         np.array([image]), np.array([size]), crop, scale, np.array([numbers], float), use_hflip, use_rot
     )
-    return geometry
+    return Geometry(*geometry.tolist())
 
 
 def test_crops_reach_every_position_alike():

@@ -156,6 +156,25 @@ def test_noise_is_that_of_the_windows(use_stores, output):
     assert 60 < sum(noisy) < 140
 
 
+def test_each_source_has_its_own_noise(use_stores):
+    """One source gets that of its windows, another that of others, a third none."""
+    flat = MemoryStore('flat', {'a': np.full((20, 20, 3), 100, np.uint8)})
+    waves = {'weak': 2, 'strong': 20}
+    windows = {
+        name: MemoryStore(name, {'0': np.tile(np.array([100 - a, 100 + a], np.uint8)[None, :, None], (16, 8, 3))})
+        for name, a in waves.items()
+    }
+    use_stores({'gt': flat, 'lq': flat, **windows})
+    pair = {'dataroot_gt': 'gt', 'dataroot_lq': 'lq'}
+    sources = {name: pair | {'noise': {'dataroot': name}} for name in waves} | {'clean': pair}
+    dataset = MixedStoreDataset(TRAIN | {'scale': 1, 'sources': sources})
+    found = {'weak': set(), 'strong': set(), 'clean': set()}
+    for sample in samples(dataset, 30):
+        found[sample['lq_path'].partition('/')[0]].add((sample['lq'].int() - 100).abs().unique().tolist()[-1])
+        assert (sample['gt'] == 100).all()
+    assert found == {'weak': {2}, 'strong': {20}, 'clean': {0}}
+
+
 def test_noise_keeps_to_the_range(use_stores):
     white, black = np.full((20, 20, 3), 255, np.uint8), np.zeros((20, 20, 3), np.uint8)
     images = {'b': black, 'w': white}
@@ -180,6 +199,12 @@ def test_noise_keeps_to_the_range(use_stores):
         (TRAIN | {'phase': 'val'}, "expected 'train'|input should be 'train'"),
         (changed(Real={'weight': None}), 'weight for every source or for none, and Real has none'),
         (changed(Real={'weight': 0}), r'datasets\.train\.sources\.Real\.weight: '),
+        (changed(Real={'weight': -1}), r'sources\.Real\.weight: input should be greater than 0, found -1'),
+        (changed(Real={'weight': float('nan')}), r'sources\.Real\.weight: '),
+        (changed(Real={'weight': float('inf')}), r'sources\.Real\.weight: input should be a finite number'),
+        (TRAIN | {'sources': {'a/b': TRAIN['sources']['Real']}}, r"datasets\.train\.sources: .*without a slash.*'a/b'"),
+        (TRAIN | {'sources': {'': TRAIN['sources']['Real']}}, r"datasets\.train\.sources: .*without a slash"),
+        (changed(Real={'dataroot_lq': 'half'}), r'Real\.dataroot_gt \(real_gt\): 2 of 2 images are .* expected 20x30'),
         (changed(Real={'dataroot_gt': None}), r'datasets\.train\.sources\.Real\.dataroot_gt: this option is required'),
         (changed(Real={'dataroot': 'x'}), r'sources\.Real\.dataroot: unknown option; did you mean "dataroot_'),
         (changed(Real={'dataroot_lq': 'nowhere'}), r'datasets\.train\.sources\.Real\.dataroot_lq: nowhere is not'),
@@ -195,6 +220,8 @@ def test_noise_keeps_to_the_range(use_stores):
     ],
 )  # fmt: skip
 def test_refused(stores, options, message):
+    halved = {key: coordinates(height // 2, width // 2, 0) for key, (height, width) in SIZES['real'].items()}
+    stores['half'] = MemoryStore('half', halved)
     stores['tiny'] = MemoryStore('tiny', {'a': coordinates(7, 40, 0)})
     stores['grey'] = MemoryStore('grey', {'a': coordinates(40, 40, 0)[..., :1].copy()})
     if options['scale'] == 1:

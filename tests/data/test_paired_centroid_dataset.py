@@ -81,10 +81,10 @@ def test_centroids_are_not_read_after_the_last_iteration(stores):
     assert {'centroid', 'centroid_lq'} < before.keys()
     dataset.centroids_until(10)
     assert dataset[sample_id(0, iteration=10)].keys() == before.keys()
-    reads = len(stores['centroid'].windows), len(stores['centroid_lq'].windows)
+    reads = len(stores['centroid'].asked), len(stores['centroid_lq'].asked)
     after = dataset[sample_id(0, iteration=11)]
     assert set(after) == {'lq', 'gt', 'lq_path', 'gt_path'}
-    assert (len(stores['centroid'].windows), len(stores['centroid_lq'].windows)) == reads
+    assert (len(stores['centroid'].asked), len(stores['centroid_lq'].asked)) == reads
     assert torch.equal(after['gt'], before['gt'])
     dataset.centroids_until(0)
     assert 'centroid' not in dataset[sample_id(0, iteration=1)]

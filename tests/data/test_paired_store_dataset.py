@@ -73,8 +73,8 @@ def test_geometry_is_int64(stores):
 def test_only_the_crop_is_read(stores):
     dataset = PairedStoreDataset(TRAIN)
     dataset[sample_id(3)]
-    ((key, top, left, *lq_size),) = stores['lq'].windows
-    assert stores['gt'].windows == [(key, 4 * top, 4 * left, 32, 32)]
+    ((key, top, left, *lq_size),) = stores['lq'].asked
+    assert stores['gt'].asked == [(key, 4 * top, 4 * left, 32, 32)]
     assert lq_size == [8, 8]
 
 

@@ -32,6 +32,22 @@ def test_both_sides_are_reported_together():
         pairing.pair_keys(['a'], ['ax4'], '{}')
 
 
+@pytest.mark.parametrize(
+    ('lq', 'template', 'expected'),
+    [
+        (['s/ax4', 's/a_1x4', 'bx4'], '{}', '{}x4'),
+        (['s/ax4', 'bx4'], '{}', '{}x4'),  # one is missing
+        (['s/a', 's/a_1', 'b'], '{}x4', '{}'),
+        (['LR/s/a', 'LR/s/a_1', 'LR/b'], '{}', 'LR/{}'),
+        (['s/a', 's/a_1', 'c'], '{}', None),  # none is better
+        (['x', 'y'], '{}', None),
+        (['s/a{}', 's/a_1{}', 'b{}'], '{}', None),  # such a template cannot be written
+    ],
+)
+def test_the_template_that_fits_is_found(lq, template, expected):
+    assert pairing.found_template(['b', 's/a', 's/a_1'], lq, template) == expected
+
+
 def test_matching_keys_takes_the_first_list_that_fits():
     assert pairing.matching_keys(['a', 'b'], [['b', 'a']]) == ['b', 'a']
     assert pairing.matching_keys(['a', 'b'], [['ax2', 'bx2'], ['a', 'b']]) == ['a', 'b']

@@ -304,8 +304,8 @@ def test_centroids_are_read_only_while_they_are_needed(prepared, eco, read):
     model, dataset = build(eco_options(prepared, **eco), prepared), train_set(prepared)
     model.bind(dataset)
     opened = []
-    original = type(dataset.centroid_store).strips
-    dataset.centroid_store.strips = lambda *a, **k: opened.append(1) or original(dataset.centroid_store, *a, **k)
+    original = type(dataset.centroid_store).windows
+    dataset.centroid_store.windows = lambda *a, **k: opened.append(1) or original(dataset.centroid_store, *a, **k)
     found = []
     for iteration in (1, 2, 3, 4):
         sample = dataset[SampleId(index=0, epoch=0, position=iteration, iteration=iteration, seed=0)]

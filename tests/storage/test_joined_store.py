@@ -30,8 +30,11 @@ def test_keys_and_pixels(stores):
         for store in (joined, pickle.loads(pickle.dumps(joined))):
             np.testing.assert_array_equal(store.read(key), images[name])
             np.testing.assert_array_equal(store.read(key, 2, 1, 4, 5), images[name][2:6, 1:6])
-            np.testing.assert_array_equal(np.concatenate(store.strips(key, 2, 1, 4, 5)), images[name][2:6, 1:6])
         assert joined.spec(key)[:3] == images[name].shape
+    places = {'b/y': ('y', 0, 0), 'a/deep/x': ('z', 2, 1), 'b/x': ('x', 1, 1)}
+    found = joined.windows([(key, top, left) for key, (_, top, left) in places.items()], 4, 5)
+    for window, (name, top, left) in zip(found, places.values(), strict=True):
+        np.testing.assert_array_equal(window, images[name][top : top + 4, left : left + 5])
 
 
 def test_refused(stores, tmp_path):

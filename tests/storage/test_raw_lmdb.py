@@ -16,7 +16,7 @@ from basicsr_ext import UserError
 from basicsr_ext.storage import RawLmdbStore
 from basicsr_ext.storage.environment import LmdbReader
 
-IMAGE = random_image((400, 50, 3))
+IMAGE = random_image((1300, 50, 3))
 
 READS_HALF_A_FILE = """
 import os, sys
@@ -50,15 +50,17 @@ def test_the_layout_is_the_documented_one(path):
     with environment.begin() as transaction:
         stripes = dict(transaction.cursor())
     environment.close()
-    assert list(stripes) == [b'image\0' + row.to_bytes(4, 'big') for row in (0, 128, 256, 384)]
+    assert list(stripes) == [b'image\0' + row.to_bytes(4, 'big') for row in (0, 512, 1024)]
     assert b''.join(stripes.values()) == IMAGE.tobytes()
-    assert json.loads((path / 'meta.json').read_text()) == {
+    index = json.loads((path / 'meta.json').read_text())
+    assert index.pop('offsets').keys() == {'image'}
+    assert index == {
         'format': 'basicsr_ext raw images',
         'version': 1,
-        'stripe_rows': 128,
+        'stripe_rows': 512,
         'dtype': 'uint8',
         'channels': 3,
-        'images': {'image': [400, 50]},
+        'images': {'image': [1300, 50]},
         'meta': {},
     }
     assert {file.name for file in path.iterdir()} == {'data.mdb', 'meta.json'}
@@ -66,7 +68,14 @@ def test_the_layout_is_the_documented_one(path):
 
 @pytest.mark.parametrize(
     ('top', 'height', 'rows'),
-    [(0, 128, [0]), (127, 2, [0, 128]), (128, 128, [128]), (130, 5, [128]), (10, 300, [0, 128, 256]), (399, 1, [384])],
+    [
+        (0, 512, [0]),
+        (511, 2, [0, 512]),
+        (512, 512, [512]),
+        (520, 5, [512]),
+        (9, 1200, [0, 512, 1024]),
+        (1299, 1, [1024]),
+    ],
 )
 def test_only_the_stripes_of_the_window_are_looked_up(top, height, rows, path, monkeypatch):
     looked_up = []
@@ -93,8 +102,8 @@ def test_only_the_rows_of_the_window_are_touched(tmp_path):
         command = [sys.executable, '-c', READS_HALF_A_FILE, str(path), str(half), *map(str, window)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-    above = read(0, 10, 700, 200)
-    assert above.stdout.strip() == str(image[:700, 10:210].sum()), above.stderr
+    above = read(0, 10, 500, 200)
+    assert above.stdout.strip() == str(image[:500, 10:210].sum()), above.stderr
     path.joinpath('data.mdb').unlink()
     shutil.rmtree(path)
     write_raw(path, {'image': image})
@@ -149,10 +158,10 @@ def test_an_image_that_the_data_lack_is_named(path):
 
 
 def test_a_stripe_of_the_wrong_length_is_named(path):
-    edit_data(path, lambda transaction: transaction.put(b'image\0' + (128).to_bytes(4, 'big'), b'short'))
+    edit_data(path, lambda transaction: transaction.put(b'image\0' + (512).to_bytes(4, 'big'), b'short'))
     store = RawLmdbStore(path)
-    np.testing.assert_array_equal(store.read('image', height=128), IMAGE[:128])
-    with pytest.raises(UserError, match='rows 128 and following of image "image" have 5 bytes'):
+    np.testing.assert_array_equal(store.read('image', height=512), IMAGE[:512])
+    with pytest.raises(UserError, match='rows 512 and following of image "image" have 5 bytes'):
         store.read('image')
 
 
@@ -166,8 +175,56 @@ def test_a_store_made_anew_under_the_same_name(path):
 
 
 def test_stores_with_other_stripes_are_read(tmp_path, monkeypatch):
-    """The index says how many rows a stripe has; there are stores of 64."""
+    """The index says how many rows a stripe has; there are stores of 64 and 128, whose index has no offsets."""
     monkeypatch.setattr('basicsr_ext.storage.raw_lmdb_writer.STRIPE_ROWS', 64)
-    store = RawLmdbStore(write_raw(tmp_path / 'other.lmdb', {'image': IMAGE}))
+    path = write_raw(tmp_path / 'other.lmdb', {'image': IMAGE})
+    index = json.loads((path / 'meta.json').read_text())
+    del index['offsets']
+    (path / 'meta.json').write_text(json.dumps(index))
+    store = RawLmdbStore(path)
     np.testing.assert_array_equal(store.read('image', 30, 2, 190, 40), IMAGE[30:220, 2:42])
-    assert [len(strip) for strip in store.strips('image', 30, 2, 190, 40)] == [34, 64, 64, 28]
+    (window,) = store.windows([('image', 30, 2)], 190, 40)
+    np.testing.assert_array_equal(window, IMAGE[30:220, 2:42])
+
+
+def test_windows_of_a_stripe_lie_in_the_store(path):
+    store = RawLmdbStore(path)
+    inside, across, again = store.windows([('image', 20, 2), ('image', 500, 0), ('image', 600, 9)], 30, 40)
+    np.testing.assert_array_equal(inside, IMAGE[20:50, 2:42])
+    np.testing.assert_array_equal(across, IMAGE[500:530, :40])
+    np.testing.assert_array_equal(again, IMAGE[600:630, 9:49])
+    assert [window.flags.owndata for window in (inside, across, again)] == [False, True, False]
+    assert not inside.flags.writeable
+
+
+@pytest.mark.skipif(not hasattr(os, 'posix_fadvise'), reason='needs posix_fadvise')
+def test_new_stripes_are_announced_all_at_once_and_where_they_lie(tmp_path, monkeypatch):
+    images = {f'{number:02}': random_image((600, 60 + number, 3), seed=number) for number in range(40)}
+    path = write_raw(tmp_path / 'many.lmdb', images)
+    data = (path / 'data.mdb').read_bytes()
+    announced = []
+    monkeypatch.setattr(os, 'posix_fadvise', lambda file, first, size, advice: announced.append((first, size)))
+    store = RawLmdbStore(path)
+    store.windows([('03', 100, 0)], 30, 20)
+    assert len(announced) == 1
+    announced.clear()
+    store.windows([(key, 500, 0) for key in images], 30, 20)  # two stripes of each
+    wanted = [
+        image[rows].tobytes()
+        for key, image in images.items()
+        for rows in ((slice(512, None),) if key == '03' else (slice(512), slice(512, None)))
+    ]
+    for stripe, (first, size) in zip(wanted, announced, strict=True):
+        place = data.find(stripe)
+        assert first <= place
+        assert place + len(stripe) <= first + size <= place + len(stripe) + 8 * 4096
+    store.windows([(key, 400, 5) for key in images], 30, 20)
+    assert len(announced) == len(wanted)
+
+
+@pytest.mark.parametrize('offset', [0, 10**12])
+def test_wrong_offsets_do_no_harm(offset, path):
+    edit_index(path, offsets={'image': offset})
+    store = RawLmdbStore(path)
+    (window,) = store.windows([('image', 20, 2)], 30, 40)
+    np.testing.assert_array_equal(window, IMAGE[20:50, 2:42])

@@ -11,8 +11,8 @@ from storage_samples import KINDS, random_image
 from basicsr_ext import UserError
 from basicsr_ext.storage import ImageSpec, RawLmdbStore, RawLmdbWriter
 
-# Heights around the 128 rows of a stripe; the small ones also lie inside LMDB's own pages.
-SIZES = ((1, 1), (5, 7), (127, 20), (128, 33), (129, 40), (300, 90))
+# Heights around the 512 rows of a stripe; the small ones also lie inside LMDB's own pages.
+SIZES = ((1, 1), (5, 7), (511, 20), (512, 33), (513, 20), (1100, 30))
 
 
 def images_of(dtype, channels):
@@ -56,6 +56,8 @@ def test_random_windows_equal_slices(kind, channels, make_store):
                 int(generator.integers(1, image.shape[1] - left + 1)),
             )
             window = store.read(key, top, left, height, width)
+            np.testing.assert_array_equal(window, image[top : top + height, left : left + width])
+            (window,) = store.windows([(key, top, left)], height, width)
             np.testing.assert_array_equal(window, image[top : top + height, left : left + width])
 
 
