@@ -16,6 +16,8 @@ import torch
 import yaml
 from run_helpers import forked
 
+from basicsr_ext.data.mixed_store_dataset import MixedStoreDataset
+from basicsr_ext.data.sample_id import SampleId
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.storage import RawLmdbWriter
 from basicsr_ext.trainer.metrics_log import read_metrics
@@ -98,11 +100,41 @@ def test_trainings(world, tmp_path, name):
     assert ('l_g_gan' in logged) == ('l_percep' in logged) == (stem != 'plain')
     has_projector = stem not in ('plain', 'sum', 'align', 'unif', 'both')
     assert (logged['mask'] != 0.5) == has_projector
+    measured = ('pix', 'ssim') if stem == 'plain' else ('pix', 'ssim', 'perc_b', 'perc_t', 'adv')
+    assert {key for key in logged if key.startswith('c_')} == {
+        f'c_{c}_{v}' for c in measured for v in ('align', 'unif')
+    }
 
 
 def test_every_row_of_the_tables_has_a_file():
     rows = {name.removesuffix('.yml').rpartition('_')[2] for name in TRAININGS if 'NTIRE' in name}
     assert rows == {'x4', 'plain', 'sum', 'align', 'unif', 'both', 'projector', 'anchor-adv', 'anchor-per'}
+
+
+def test_noise_of_ntire2020(world):
+    """LR crops of each source get it while the source has its block; HR crops do not."""
+
+    def crops(*noisy: str) -> dict[str, list[torch.Tensor]]:
+        block = load_yaml(OPTIONS / 'train_CriaCL_NTIRE2020_x4.yml')['datasets']['train']
+        assert all(source['noise']['probability'] == 1 for source in block['sources'].values())
+        for name, source in block['sources'].items():
+            source.update({key: str(world / source[key]) for key in ('dataroot_gt', 'dataroot_lq')})
+            noise = source.pop('noise')
+            if name in noisy:
+                source['noise'] = {**noise, 'dataroot': str(world / noise['dataroot'])}
+        found: dict[str, list[torch.Tensor]] = {'gt': []}
+        dataset = MixedStoreDataset({**block, 'phase': 'train', 'scale': 4})
+        for position in range(16):
+            sample = dataset[SampleId(position % 2, position // 2, position, 1, 0)]
+            found.setdefault(sample['lq_path'].partition('/')[0], []).append(sample['lq'].float())
+            found['gt'].append(sample['gt'].float())
+        return {name: torch.stack(images) for name, images in found.items()}
+
+    clean, one, both = crops(), crops('DIV2K'), crops('DIV2K', 'Flickr2K')
+    assert all(torch.equal(clean['gt'], noisy['gt']) for noisy in (one, both))
+    assert torch.equal(clean['Flickr2K'], one['Flickr2K']) and torch.equal(one['DIV2K'], both['DIV2K'])
+    for name in ('DIV2K', 'Flickr2K'):
+        assert (both[name] - clean[name]).std((1, 2, 3)).min() > 3
 
 
 @pytest.mark.parametrize('name', TESTS)

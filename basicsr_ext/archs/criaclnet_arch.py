@@ -60,8 +60,8 @@ def _blocks(*widths: int) -> nn.Sequential:
 class CriaCLNet(nn.Module):
     """RRDB trunk with two branches, whose images are mixed by masks (Eq. 10: ``I_SR = I_align S + I_unif (1 - S)``).
 
-    The paper leaves open what the branches and the masks are made of; ``num_branch_block`` and ``num_mask`` are this
-    package's decision. 20 trunk blocks of 64 features: 15,127,856 parameters (the paper reports 14.8 million).
+    The paper leaves open what the branches and the masks are made of; ``num_branch_block``, ``tail_kernel`` and ``num_mask``
+    are this package's decision. 20 trunk blocks of 64 features: 15,127,856 parameters (the paper reports 14.8 million).
 
     Args:
         num_in_ch: Channels of the input.
@@ -71,11 +71,15 @@ class CriaCLNet(nn.Module):
         num_block: RRDBs of the trunk.
         upscale: 1, 2 or 4.
         variant: ``paper``, or ``release``: the published test code's network, whose projector sees the trunk's image, and
-            whose masks, one a feature, multiply the branches' features. Its training (mask: mean over features; views: tails
-            of the unmasked branches) is this package's decision.
+            whose masks, one a feature, multiply the branches' features.
         num_branch_block: Residual blocks of each branch, in the paper's form.
+        tail_kernel: Side of the convolution that makes a branch's image, odd; 3 in the published network.
         num_mask: Channels from which the mask is made, in the paper's form: 2, by softmax, or 1, by a sigmoid.
         projector: Without it the result is the mean of both views (Table V); the paper's form only.
+        release_mask: S in the release's training, which was not published: the ``mean`` of its masks over features, or their
+            ``max``. They come from a softmax over features, so that the mean is 1 / num_feat everywhere.
+        release_views: The views in the release's training: the tails of the ``unmasked`` branches, or of the ``masked`` ones,
+            whose sum is the result.
 
     Raises:
         UserError: An argument is out of range.
@@ -95,23 +99,32 @@ class CriaCLNet(nn.Module):
         upscale: int = 4,
         variant: Literal['paper', 'release'] = 'paper',
         num_branch_block: int = 3,
+        tail_kernel: int = 3,
         num_mask: int = 2,
         projector: bool = True,
+        release_mask: Literal['mean', 'max'] = 'mean',
+        release_views: Literal['unmasked', 'masked'] = 'unmasked',
     ):
         super().__init__()
         check_at_least(self, 1, num_in_ch=num_in_ch, num_out_ch=num_out_ch, num_feat=num_feat, num_grow_ch=num_grow_ch)
-        check_at_least(self, 1, num_block=num_block, num_branch_block=num_branch_block)
+        check_at_least(self, 1, num_block=num_block, num_branch_block=num_branch_block, tail_kernel=tail_kernel)
         for name, value, known in (
             ('upscale', upscale, (1, 2, 4)),
             ('variant', variant, ('paper', 'release')),
             ('num_mask', num_mask, (1, 2)),
+            ('release_mask', release_mask, ('mean', 'max')),
+            ('release_views', release_views, ('unmasked', 'masked')),
         ):
             if value not in known:
                 raise UserError(f'{name} of CriaCLNet: expected one of {", ".join(map(str, known))}, found {value!r}.')
+        if tail_kernel % 2 == 0:
+            raise UserError(f'tail_kernel of CriaCLNet: expected an odd number, found {tail_kernel}.')
         if variant == 'release' and not projector:
             raise UserError('projector of CriaCLNet: variant release has no form without it; use variant: paper.')
         self.upscale = upscale
         self.variant = variant
+        self.release_mask = release_mask
+        self.release_views = release_views
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
         self.trunk = nn.Sequential(*(RRDB(num_feat, num_grow_ch) for _ in range(num_block)))
         self.conv_trunk = nn.Conv2d(num_feat, num_feat, 3, padding=1)
@@ -126,8 +139,8 @@ class CriaCLNet(nn.Module):
             branch = [num_feat] * (num_branch_block + 1)
             self.projector = _blocks(num_in_ch, num_feat, num_feat, num_mask) if projector else None
         self.branch_align, self.branch_unif = _blocks(*branch), _blocks(*branch)
-        self.tail_align = nn.Conv2d(num_feat, num_out_ch, 3, padding=1)
-        self.tail_unif = nn.Conv2d(num_feat, num_out_ch, 3, padding=1)
+        self.tail_align = nn.Conv2d(num_feat, num_out_ch, tail_kernel, padding=tail_kernel // 2)
+        self.tail_unif = nn.Conv2d(num_feat, num_out_ch, tail_kernel, padding=tail_kernel // 2)
 
     @overload
     def forward(self, x: Tensor, return_views: Literal[False] = False) -> Tensor: ...
@@ -173,10 +186,13 @@ class CriaCLNet(nn.Module):
         image = self.conv_image(features)
         masks = torch.softmax(self.projector(image), 1)
         align, unif = self.branch_align(image), self.branch_unif(image)
-        sr = self.tail_align(align * masks) + self.tail_unif(unif * (1 - masks))
+        masked = self.tail_align(align * masks), self.tail_unif(unif * (1 - masks))
+        sr = masked[0] + masked[1]
         if not with_views:
             return Views(sr, sr, sr, masks[:, :1])
-        return Views(sr, self.tail_align(align), self.tail_unif(unif), masks.mean(1, keepdim=True))
+        views = masked if self.release_views == 'masked' else (self.tail_align(align), self.tail_unif(unif))
+        mask = masks.mean(1, keepdim=True) if self.release_mask == 'mean' else masks.amax(1, keepdim=True)
+        return Views(sr, *views, mask)
 
     @staticmethod
     def published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.criteria import (
-    adversarial_map,
-    align_loss,
-    dissimilarity_map,
-    feature_map,
-    pixel_map,
-    spatial_mean,
-    uniformity_loss,
-)
+from basicsr_ext.functional.criteria import align_loss, spatial_mean, uniformity_loss
 from basicsr_ext.functional.ssim_map import SSIMSettings
+from basicsr_ext.losses.cria_maps import CRITERIA, CriteriaMaps, Judge, MapSettings, check_names, check_numbers
 from basicsr_ext.losses.vgg_features import VGGFeatures
 
-CRITERIA = ('pix', 'ssim', 'perc_b', 'perc_t', 'adv')
+PERCEPTUAL = ('perc_b', 'perc_t')
 
 
 @LOSS_REGISTRY.register()
@@ -43,20 +36,33 @@ class CriaLoss(nn.Module):
         negatives: Criteria that shall differ from it.
         eta: Power of Eq. 8.
         t: Temperature of Eq. 9.
-        pixel_norm: ``l2`` (Euclidean) or ``l1``: what ``pix`` measures.
-        feature_norm: ``l1`` or ``l2``: what ``perc_b`` and ``perc_t`` measure.
         scales: Criterion -> factor, since criteria are compared as numbers; default 1.
         mask_grad: Whether the projector learns from the criteria, too; it could lower the loss by moving the masks.
-        bottom_layers: VGG-19's layers of ``perc_b``.
+        logged: Criteria whose means are logged besides those that a view compares; they cost time only in iterations that
+            are printed. Default: all for which nothing further is to be loaded. An empty list: none.
+        pixel_norm: ``l2`` (Euclidean) or ``l1``: what ``pix`` measures.
+        feature_norm: ``l1`` or ``l2``: what ``perc_b`` and ``perc_t`` measure.
+        channels: What channels' differences become: their ``mean``, or their ``max``.
+        enlargement: ``bilinear`` or ``nearest``: how features' and the discriminator's maps get the size of the image.
+        maps: False: a criterion is one number an image, the mean of its map.
+        bottom_layers: VGG-19's layers of ``perc_b``, of which the mean is taken.
         top_layers: Of ``perc_t``.
+        layer_weights: Layer -> its weight in that mean; default 1.
         ssim_window: Side of the Gaussian window of ``ssim`` in pixels, odd.
         ssim_sigma: Its standard deviation in pixels.
+        ssim_k1: Constant of SSIM.
+        ssim_k2: Constant of SSIM.
+        ssim_range: Largest minus smallest value of the images, which the constants are relative to.
+        gan_type: What ``adv`` measures, ``vanilla``, ``wgan_softplus`` or ``lsgan``: that of ``train.gan_opt``.
         vgg_weights: As ``weights`` of :class:`~basicsr_ext.losses.vgg_features.VGGFeatures`.
 
     Raises:
         UserError: A criterion is unknown, the anchor is compared with itself, a value is out of its range, or VGG-19's
             weights cannot be found.
     """
+
+    only_as = 'cria_opt'  # the option that takes it, since it is called with two views
+    extractor = VGGFeatures  # (layers, weights) -> network; a subclass may take another one
 
     def __init__(
         self,
@@ -68,67 +74,75 @@ class CriaLoss(nn.Module):
         negatives: Sequence[str] = ('perc_t', 'adv'),
         eta: float = 2.0,
         t: float = 2.0,
-        pixel_norm: str = 'l2',
-        feature_norm: str = 'l1',
         scales: Mapping[str, float] | None = None,
         mask_grad: bool = False,
+        logged: Sequence[str] | None = None,
+        pixel_norm: Literal['l2', 'l1'] = 'l2',
+        feature_norm: Literal['l1', 'l2'] = 'l1',
+        channels: Literal['mean', 'max'] = 'mean',
+        enlargement: Literal['bilinear', 'nearest'] = 'bilinear',
+        maps: bool = True,
         bottom_layers: Sequence[str] = ('relu1_2', 'relu2_2'),
         top_layers: Sequence[str] = ('relu5_4',),
+        layer_weights: Mapping[str, float] | None = None,
         ssim_window: int = 11,
         ssim_sigma: float = 1.5,
+        ssim_k1: float = 0.01,
+        ssim_k2: float = 0.03,
+        ssim_range: float = 1.0,
+        gan_type: Literal['vanilla', 'wgan_softplus', 'lsgan'] = 'vanilla',
         vgg_weights: str | None = None,
     ):
         super().__init__()
-        named = {'anchor': [anchor], 'positives': positives, 'negatives': negatives, 'scales': scales or ()}
-        for argument, names in named.items():
-            unknown = [name for name in names if name not in CRITERIA]
-            if unknown:
-                raise UserError(
-                    f'{argument} of CriaLoss: expected names among {", ".join(CRITERIA)}, found {unknown[0]!r}.'
-                )
-            if argument in ('positives', 'negatives') and anchor in names:
+        check_names('anchor', [anchor])
+        for argument, names in (('positives', positives), ('negatives', negatives), ('logged', logged or ())):
+            check_names(argument, names)
+            if argument != 'logged' and anchor in names:
                 raise UserError(f'{argument} of CriaLoss: {anchor} is the anchor, and cannot be compared with itself.')
-        for argument, norm in (('pixel_norm', pixel_norm), ('feature_norm', feature_norm)):
-            if norm not in ('l1', 'l2'):
-                raise UserError(f'{argument} of CriaLoss: expected l1 or l2, found {norm!r}.')
-        _check_numbers(1, eta=eta)  # below 1 the gradient of equal criteria is infinite
-        _check_numbers(0, t=t, align_weight=align_weight, unif_weight=unif_weight, unif_scale=unif_scale)
-        _check_numbers(0, **{f'scales.{name}': scale for name, scale in (scales or {}).items()})
+        check_numbers(1, eta=eta)  # below 1 the gradient of equal criteria is infinite
+        check_numbers(0, t=t, above=True)
+        check_numbers(0, align_weight=align_weight, unif_weight=unif_weight, unif_scale=unif_scale)
         try:
-            self.ssim = SSIMSettings(window_size=ssim_window, sigma=ssim_sigma)
-        except ValueError as error:
-            raise UserError(f'ssim_window and ssim_sigma of CriaLoss: {error}') from None
+            ssim = SSIMSettings(ssim_range, ssim_k1, ssim_k2, ssim_window, ssim_sigma)
+        except (ValueError, TypeError) as error:
+            raise UserError(f'ssim_window, ssim_sigma, ssim_k1, ssim_k2 and ssim_range of CriaLoss: {error}') from None
         self.align_weight = align_weight
         self.unif_weight = unif_weight * unif_scale
-        self.anchor = anchor
         self.positives = tuple(positives) if self.align_weight else ()
         self.negatives = tuple(negatives) if self.unif_weight else ()
+        self.anchor = anchor
         self.eta = eta
         self.t = t
-        self.pixel_norm = pixel_norm
-        self.feature_norm = feature_norm
-        self.scales = dict(scales or {})
         self.mask_grad = mask_grad
-        self.layers = {'perc_b': tuple(bottom_layers), 'perc_t': tuple(top_layers)}
-        perceptual = [name for name in self.used if name in self.layers]
-        self.vgg = (
-            VGGFeatures([x for name in perceptual for x in self.layers[name]], vgg_weights) if perceptual else None
+        has_features = any(name in PERCEPTUAL for name in (*self.used, *(logged or ())))
+        free = [name for name in CRITERIA if has_features or name not in PERCEPTUAL]
+        self.logged = tuple(free if logged is None else logged)
+        layers = {
+            name: {layer: (layer_weights or {}).get(layer, 1.0) for layer in chosen}
+            for name, chosen in zip(PERCEPTUAL, (bottom_layers, top_layers), strict=True)
+        }
+        _check_weighted(layer_weights or {}, layers)
+        settings = MapSettings(
+            pixel_norm, feature_norm, channels, enlargement, maps, gan_type, ssim, layers, dict(scales or {})
         )
+        measured = [layer for name in PERCEPTUAL if name in (*self.used, *self.logged) for layer in layers[name]]
+        self.criteria = CriteriaMaps(settings, self.extractor(measured, vgg_weights) if measured else None)
 
     @property
     def used(self) -> tuple[str, ...]:
-        """Criteria that are computed."""
+        """Criteria that are compared."""
         if not self.positives and not self.negatives:
             return ()
         return tuple(name for name in CRITERIA if name in (self.anchor, *self.positives, *self.negatives))
 
+    @property
+    def compared(self) -> dict[str, tuple[str, ...]]:
+        """View -> criteria that are compared in it."""
+        others = {'align': self.positives, 'unif': self.negatives}
+        return {view: (self.anchor, *names) if names else () for view, names in others.items()}
+
     def forward(
-        self,
-        align: Tensor,
-        unif: Tensor,
-        target: Tensor,
-        mask: Tensor | None = None,
-        judge: Callable[[Tensor], Tensor] | None = None,
+        self, align: Tensor, unif: Tensor, target: Tensor, mask: Tensor | None = None, judge: Judge | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compares the criteria of both views.
 
@@ -140,58 +154,56 @@ class CriaLoss(nn.Module):
             judge: Gives the discriminator's logits of images; needed by ``adv``.
 
         Returns:
-            Weighted losses ``l_align`` and ``l_unif``, those that are asked for; and the mean of every criterion by name.
+            Weighted losses ``l_align`` and ``l_unif``, those that are asked for; and the means of compared criteria, such as
+            ``c_pix_align``.
+
+        Raises:
+            UserError: ``adv`` is compared without a discriminator.
         """
         if mask is not None and not self.mask_grad:
             mask = mask.detach()
-        wanted = self._features_of(target)
+        wanted = self.criteria.wanted(target, self.used)
         losses, means = {}, {}
         if self.positives:
-            maps = self._maps(align, target, wanted, (self.anchor, *self.positives), judge)
-            means.update({f'c_{name}_align': value.detach().mean() for name, value in maps.items()})
+            maps = self.criteria(align, target, wanted, self.compared['align'], judge)
+            means.update(_means(maps, 'align'))
             loss = align_loss(maps[self.anchor], [maps[name] for name in self.positives], self.eta)
             losses['l_align'] = self.align_weight * spatial_mean(loss, mask)
         if self.negatives:
-            maps = self._maps(unif, target, wanted, (self.anchor, *self.negatives), judge)
-            means.update({f'c_{name}_unif': value.detach().mean() for name, value in maps.items()})
+            maps = self.criteria(unif, target, wanted, self.compared['unif'], judge)
+            means.update(_means(maps, 'unif'))
             loss = uniformity_loss(maps[self.anchor], [maps[name] for name in self.negatives], self.t)
             inverse = None if mask is None else 1 - mask
             losses['l_unif'] = self.unif_weight / 2 * spatial_mean(loss, inverse)
         return losses, means
 
     @torch.no_grad()
-    def _features_of(self, target: Tensor) -> dict[str, Tensor]:
-        """What both views' features are compared with."""
-        return self.vgg(target) if self.vgg is not None else {}
+    def measure(self, align: Tensor, unif: Tensor, target: Tensor, judge: Judge | None = None) -> dict[str, Tensor]:
+        """Returns the means of ``logged`` criteria that the views do not compare; arguments as of :meth:`forward`.
 
-    def _maps(
-        self,
-        view: Tensor,
-        target: Tensor,
-        wanted: Mapping[str, Tensor],
-        names: Sequence[str],
-        judge: Callable[[Tensor], Tensor] | None,
-    ) -> dict[str, Tensor]:
-        """The criteria of a view by name, each multiplied by its factor."""
-        size = view.shape[-2:]
-        layers = {layer for name in names for layer in self.layers.get(name, ())}
-        found = self.vgg(view, layers) if layers else {}
-        maps = {}
-        for name in names:
-            match name:
-                case 'pix':
-                    value = pixel_map(view, target, self.pixel_norm)
-                case 'ssim':
-                    value = dissimilarity_map(view, target, self.ssim)
-                case 'adv':
-                    value = adversarial_map(judge(view), size)
-                case _:
-                    value = feature_map(found, wanted, self.layers[name], size, self.feature_norm)
-            maps[name] = self.scales.get(name, 1.0) * value
-        return maps
+        Args:
+            align: The align view.
+            unif: The unif view.
+            target: HR images.
+            judge: Without it ``adv`` is left out. Nothing of the discriminator should move when it is asked.
+        """
+        names = [name for name in self.logged if name != 'adv' or judge is not None]
+        further = {view: [name for name in names if name not in used] for view, used in self.compared.items()}
+        wanted = self.criteria.wanted(target, sorted({*further['align'], *further['unif']}))
+        means: dict[str, Tensor] = {}
+        for view, image in (('align', align), ('unif', unif)):
+            means.update(_means(self.criteria(image, target, wanted, further[view], judge), view))
+        return means
 
 
-def _check_numbers(least: float, **values: float) -> None:
-    for name, value in values.items():
-        if not (math.isfinite(value) and value >= least):
-            raise UserError(f'{name} of CriaLoss: expected a number from {least} on, found {value!r}.')
+def _means(maps: Mapping[str, Tensor], view: str) -> dict[str, Tensor]:
+    return {f'c_{name}_{view}': value.detach().mean() for name, value in maps.items()}
+
+
+def _check_weighted(weights: Mapping[str, float], layers: Mapping[str, Mapping[str, float]]) -> None:
+    known = [layer for chosen in layers.values() for layer in chosen]
+    if unknown := [layer for layer in weights if layer not in known]:
+        raise UserError(
+            f'layer_weights of CriaLoss: expected layers among those of bottom_layers and top_layers ({", ".join(known)}), '
+            f'found {unknown[0]!r}.'
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from basicsr.utils.registry import LOSS_REGISTRY
@@ -28,6 +29,8 @@ class FeatureLoss(nn.Module):
         UserError: An argument is out of range, or the weights cannot be found.
     """
 
+    extractor = VGGFeatures  # (layers, weights) -> network; a subclass may take another one
+
     def __init__(
         self,
         layer_weights: Mapping[str, float],
@@ -38,14 +41,18 @@ class FeatureLoss(nn.Module):
         super().__init__()
         if criterion not in _CRITERIA:
             raise UserError(f'criterion of FeatureLoss: expected one of {", ".join(_CRITERIA)}, found {criterion!r}.')
+        numbers = {'loss_weight': loss_weight, **{f'layer_weights.{k}': weight for k, weight in layer_weights.items()}}
+        for name, value in numbers.items():
+            if not math.isfinite(value) or value < 0:
+                raise UserError(f'{name} of FeatureLoss: expected a number from 0 on, found {value!r}.')
         self.layer_weights = dict(layer_weights)
         self.loss_weight = loss_weight
         self.criterion = criterion
-        self.vgg = VGGFeatures(list(layer_weights), vgg_weights)
+        self.features = self.extractor(list(layer_weights), vgg_weights)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Returns the loss of images (N, 3, H, W) in [0, 1], a scalar."""
-        found, wanted = self.vgg(pred), self.vgg(target.detach())
+        found, wanted = self.features(pred), self.features(target.detach())
         compare = _CRITERIA[self.criterion]
         return self.loss_weight * sum(
             weight * compare(found[layer], wanted[layer]) for layer, weight in self.layer_weights.items()

@@ -58,6 +58,16 @@ class AdversarialModel(TrainingModel):
             # and batch normalisation cannot go back through an earlier one then.
             return self.forward(replace(player, network=self.net_d) if self.opt['dist'] else player, images)
 
+    @torch.no_grad()
+    def opinion(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the discriminator's logits of images, to look at: nothing of it moves, neither statistics nor norms."""
+        mode = self.net_d.training
+        self.net_d.eval()
+        try:
+            return self.forward(replace(self.players['d'], network=self.net_d), images)
+        finally:
+            self.net_d.train(mode)
+
     def adversarial_loss(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the generator's loss of images (N, C, H, W) that shall pass as real."""
         return self.criteria['gan'](self.judge(images), True, is_disc=False)

@@ -42,6 +42,41 @@ def test_without_projector_the_result_is_the_mean():
     assert not any(name.startswith('projector') for name, _ in network.named_parameters())
 
 
+def released(x: torch.Tensor, **choice: str):
+    torch.manual_seed(0)
+    network = CriaCLNet(**TINY, variant='release', **choice)
+    image = network.conv_image(network._features(x))
+    return network, image, torch.softmax(network.projector(image), 1), network(x, return_views=True)
+
+
+def test_mask_of_the_release():
+    """The mean of a softmax over features says nothing; their maximum does."""
+    x = torch.rand(1, 3, 6, 6)
+    _, _, masks, views = released(x)
+    torch.testing.assert_close(views.mask, torch.full_like(views.mask, 1 / 4))
+    _, _, masks, views = released(x, release_mask='max')
+    torch.testing.assert_close(views.mask, masks.amax(1, keepdim=True))
+    assert views.mask.std() > 0
+
+
+def test_views_of_the_release():
+    x = torch.rand(1, 3, 6, 6)
+    network, image, _, views = released(x)
+    torch.testing.assert_close(views.align, network.tail_align(network.branch_align(image)))
+    torch.testing.assert_close(views.unif, network.tail_unif(network.branch_unif(image)))
+    masked = released(x, release_views='masked')[-1]
+    torch.testing.assert_close(masked.sr, views.sr)
+    torch.testing.assert_close(masked.align + masked.unif, masked.sr)
+    assert (masked.align - views.align).abs().max() > 1e-3
+
+
+def test_blocks_of_the_branches():
+    network = CriaCLNet(**TINY, num_branch_block=2, tail_kernel=5)
+    assert len(network.branch_align) == len(network.branch_unif) == 2
+    assert network.tail_align.kernel_size == network.tail_unif.kernel_size == (5, 5)
+    assert network(torch.rand(1, 3, 6, 6)).shape == (1, 3, 24, 24)
+
+
 @pytest.mark.parametrize('variant', ['paper', 'release'])
 def test_every_weight_learns_from_the_result(variant):
     network = CriaCLNet(**TINY, variant=variant)
@@ -55,6 +90,9 @@ def test_every_weight_learns_from_the_result(variant):
         ({'upscale': 3}, 'upscale of CriaCLNet: expected one of 1, 2, 4, found 3'),
         ({'variant': 'code'}, 'variant of CriaCLNet'),
         ({'num_mask': 3}, 'num_mask of CriaCLNet'),
+        ({'tail_kernel': 2}, 'tail_kernel of CriaCLNet: expected an odd number'),
+        ({'release_mask': 'sum'}, 'release_mask of CriaCLNet'),
+        ({'release_views': 'none'}, 'release_views of CriaCLNet'),
         ({'num_feat': 0}, 'num_feat of CriaCLNet'),
         ({'variant': 'release', 'projector': False}, 'projector of CriaCLNet'),
     ],
