@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from basicsr.utils.registry import LOSS_REGISTRY
@@ -38,8 +39,10 @@ class ContextualLoss(nn.Module):
         input_range: float = 1.0,
     ):
         super().__init__()
-        if bandwidth <= 0:
-            raise UserError(f'bandwidth of ContextualLoss: expected a positive number, found {bandwidth!r}.')
+        if not 0 < bandwidth < math.inf:
+            raise UserError(f'bandwidth of ContextualLoss: expected a positive, finite number, found {bandwidth!r}.')
+        if max_pairs < 1:
+            raise UserError(f'max_pairs of ContextualLoss: expected at least 1, found {max_pairs!r}.')
         self.loss_weight = loss_weight
         self.bandwidth = bandwidth
         self.max_pairs = max_pairs

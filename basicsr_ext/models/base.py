@@ -37,7 +37,7 @@ class TrainingModel(SRModel):
     training forwards run through.
 
     Options beyond those of BasicSR's ``SRModel``:
-        train.grad_clip: :class:`~basicsr_ext.models.player.GradClip`; for all players.
+        train.grad_clip: :class:`~basicsr_ext.models.player.GradClip`; for all players, or those that it names.
         train.guard: :class:`~basicsr_ext.models.guard.GuardOptions`; off where it is missing.
         train.precision, channels_last, compile, accumulate: :class:`~basicsr_ext.models.step_options.StepOptions`.
     """
@@ -119,6 +119,11 @@ class TrainingModel(SRModel):
         """Makes the players; here one, ``g``, over all of ``net_g``."""
         self.add_player('g', self.net_g)
 
+    @classmethod
+    def moved_by(cls, player: str, networks: Mapping[str, nn.Module]) -> nn.Module | None:
+        """Returns what a player moves, of the networks by their letters; here the network of its letter."""
+        return networks.get(player)
+
     def add_player(self, name: str, network: nn.Module) -> Player:
         """Makes a player over a network, from ``train.optim_<name>`` and ``train.scheduler_<name>`` or ``train.scheduler``.
 
@@ -149,7 +154,8 @@ class TrainingModel(SRModel):
         if self.ema_decay > 0:
             pairs = [(self._averaged[p], p) for p in network.parameters() if p in self._averaged]
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.step.precision == 'fp16')
-        player = Player(name, view, parameters, optimizer, scheduler, scaler, self.grad_clip, pairs)
+        clip = self.grad_clip if self.grad_clip is not None and self.grad_clip.limits(name) else None
+        player = Player(name, view, parameters, optimizer, scheduler, scaler, clip, pairs)
         self.players[name] = player
         self.optimizers.append(optimizer)
         self.schedulers.append(scheduler)
@@ -171,6 +177,9 @@ class TrainingModel(SRModel):
         """
         step = StepOptions.parse({k: opt['train'][k] for k in StepOptions.model_fields if k in opt['train']}, 'train')
         step.check_accumulation(opt, len(cls.player_names))
+        if opt['train'].get('grad_clip'):
+            clip = GradClip.parse(opt['train']['grad_clip'], 'train.grad_clip')
+            clip.check_players([*cls.player_names, *cls.optional_player_names])
 
     def bind(self, train_set: Any) -> None:
         """Meets the training set after both are built; here nothing is done."""
@@ -287,7 +296,7 @@ class TrainingModel(SRModel):
                 the next one is asked for, and one step is taken over the summed gradients.
 
         Returns:
-            Whether a step was tried; False where the guard refused it.
+            Whether the weights moved; False where the guard refused the step, or it was skipped since gradients overflowed.
         """
         player.optimizer.zero_grad(set_to_none=True)
         total: torch.Tensor | float = 0.0
@@ -299,9 +308,10 @@ class TrainingModel(SRModel):
             for name, value in named.items():
                 values[name] = values[name] + value.detach() if name in values else value.detach()
         self._logged.update(values)
-        taken = self._step(player, total)
+        accepted = self._step(player, total)
         overflowed = self._update_scale(player)
-        self._skipped += overflowed or not taken
+        taken = accepted and not overflowed
+        self._skipped += not taken
         if taken:
             self._average(player)
         else:

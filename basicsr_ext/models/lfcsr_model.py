@@ -12,7 +12,7 @@ from basicsr.archs import ARCH_REGISTRY
 from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 
 from basicsr_ext.archs.lfcsr_arch import Stages
 from basicsr_ext.errors import UserError
@@ -96,12 +96,17 @@ class LFCSRModel(StageValidation, AdversarialModel):
                 self.criteria[name] = build_loss(self.opt['train'][f'{name}_opt']).to(self.device)
 
     def setup_players(self) -> None:
-        networks = {'g': self.net_g, 'o': self.net_g.stage_o, 'p': self.net_g.stage_p}
         players = self.lfcsr.players(self.opt['train']['total_iter'])
         for name in players:
-            self.add_player(name, networks[name])
+            self.add_player(name, self.moved_by(name, {'g': self.net_g}))
         if 'p' in players:
             self.add_discriminator()
+
+    @classmethod
+    def moved_by(cls, player: str, networks: Mapping[str, nn.Module]) -> nn.Module | None:
+        if player in ('o', 'p'):
+            return getattr(networks.get('g'), f'stage_{player}', None)
+        return super().moved_by(player, networks)
 
     # ---- phases --------------------------------------------------------------------------------------------------
 
@@ -235,12 +240,23 @@ class LFCSRModel(StageValidation, AdversarialModel):
         bands = self._bands(images.perceptual), self._bands(images.objective)
         if self.lfcsr.constraint == 'regularizer':
             return regularizer(*bands, self.lfcsr.regularizer_weight)
+        self._check_size(bands[0])
         return penalty(*bands, self.dual, self.lfcsr.rho)
 
-    def _step_of_dual(self, images: Stages, taken: bool) -> None:
-        """Moves s (Eq. 13), unless the guard refused one of the stages' steps.
+    def _check_size(self, bands: Tensor) -> None:
+        """Refuses batches of another size than the one that s belongs to."""
+        if isinstance(self.dual, Tensor) and self.dual.shape != bands.shape:
+            expected, found = ('x'.join(map(str, shape)) for shape in (self.dual.shape, bands.shape))
+            raise UserError(
+                'train.lfcsr.constraint: with admm the dual variable belongs to the bands of a batch: expected '
+                f'{expected}, as before, found {found}. Keep datasets.train.gt_size and batch_size_per_gpu as they were, '
+                'with whole batches only; or choose regularizer.'
+            )
 
-        Where half precision overflowed, for which the stages' steps are skipped, s stays, too: it is never set back.
+    def _step_of_dual(self, images: Stages, taken: bool) -> None:
+        """Moves s (Eq. 13), unless a step of one of the stages was skipped: by the guard, or since gradients overflowed.
+
+        Where the images themselves overflowed in half precision, s stays.
         """
         if taken:
             moved = dual_update(self._bands(images.perceptual), self._bands(images.objective), self.dual)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
@@ -26,6 +26,8 @@ class LFCSROptions(OptionBlock):
             needed; ``lean`` runs the first stage once more, so that never more than one stage's graph is in memory;
             ``full`` runs both before each step and after the last. The updates are the same to the bit.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     admm_start_iter: int = Field(0, ge=0)
     constraint: Literal['none', 'regularizer', 'admm'] = 'admm'

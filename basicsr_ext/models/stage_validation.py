@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +34,7 @@ class StageResults(NamedTuple):
 
     @property
     def ll_difference(self) -> Tensor:
-        """Mean absolute difference of the LL bands of a one-level Haar transform; for images in [0, 1], at most 2."""
+        """Mean absolute difference of the LL bands of a one-level Haar transform, of images that are not limited to [0, 1]."""
         return (haar_low(self.final.images) - haar_low(self.first.images)).abs().mean()
 
 
@@ -75,6 +75,12 @@ class StageValidation:
 
     opt: dict[str, Any]
 
+    @staticmethod
+    def scores_of(metrics: Sequence[str], network: Mapping[str, Any]) -> list[str]:
+        """Names of all scores of a validation, from those of ``val.metrics`` and the option of the network."""
+        first = 'p' if network.get('order') == 'po' else 'o'
+        return [*metrics, *(f'{name}_{first}' for name in metrics), LL_DIFFERENCE]
+
     def test(self) -> None:
         """Runs ``self.lq`` through the EMA network where there is one, else through ``net_g``; keeps both images."""
         network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.net_g
@@ -99,6 +105,7 @@ class StageValidation:
         for data in tqdm(dataloader, unit='image', disable=not self.opt['val'].get('pbar')):
             self.feed_data(data)
             self.test()
+            difference = self.results.ll_difference.item()  # now: tensor2img limits images on the CPU in place
             visuals = self.get_current_visuals()
             final, first = tensor2img([visuals['result']]), tensor2img([self.results.first.images.cpu()])
             if save_img:
@@ -107,6 +114,7 @@ class StageValidation:
                     imwrite(image, self._picture_path(dataset, name, current_iter, is_first))
             if measures:
                 scores = self._scores(final, first, tensor2img([visuals['gt']]) if 'gt' in visuals else None)
+                scores[LL_DIFFERENCE] = difference
                 self.note_scores(scores)
                 totals = {metric: totals.get(metric, 0.0) + value for metric, value in scores.items()}
         if measures:
@@ -117,7 +125,7 @@ class StageValidation:
             self._log_validation_metric_values(current_iter, dataset, tb_logger)
 
     def _scores(self, final: Any, first: Any, gt: Any) -> dict[str, float]:
-        """Every metric of both images, BGR arrays on [0, 255], and how far apart they are."""
+        """Every metric of both images, BGR arrays on [0, 255]."""
         scores: dict[str, float] = {}
         for image, result, ending in ((final, self.results.final, ''), (first, self.results.first, self._ending)):
             self.output_luminance = result.luminance  # which metrics of luminance take instead of the image
@@ -125,7 +133,7 @@ class StageValidation:
             for name, block in self.opt['val']['metrics'].items():
                 # looked up anew: a run under our command has its own
                 scores[name + ending] = float(sr_model.calculate_metric(data, block))
-        return {**scores, LL_DIFFERENCE: self.results.ll_difference.item()}
+        return scores
 
     @property
     def _ending(self) -> str:

@@ -1,19 +1,20 @@
-"""LFC-SR's constraint against a regularizer and none, on real photographs, in a schedule that fits a CPU.
+"""LFC-SR's constraint on real photographs, in a schedule that fits a CPU: when does the residual fall under ADMM, and why not.
 
     export BASICSR_EXT_BENCH_DIR=FOLDER OMP_NUM_THREADS=1
-    python bench/results/lfcsr.py [--root lfcsr] [--pretrain 500] [--iterations 360] [--report docs]
+    python bench/results/lfcsr.py [--root lfcsr] [--pretrain 1000] [--iterations 240] [--seed 0] [--report docs]
 
 FOLDER holds ``train/T91``, ``train/BSDS500_train`` (the first 60 by name are taken), ``Set5/HR``, and LPIPS' weights
 (``weights/lpips``: squeeze). LR images are MATLAB's bicubic, x4. Set5 is only ever tested on.
 
-Stage O is EDSR with 4 blocks of 16 features, stage P a CliqueRefiner with 2 blocks of 8. Both are pretrained together; from
-these weights on the stages are trained in turn, each time from the same seed and on the same patches: with no constraint,
-with the regularizer (weight rho / 2), and with ADMM. Then, for two thirds as long, with none and with ADMM on a single
-patch, where the dual variable always belongs to the same picture.
+Stage O is EDSR with 4 blocks of 16 features, stage P a CliqueRefiner with 2 blocks of 16. Both are pretrained together; from
+these weights every run trains the stages in turn, from one seed, with the same length, patches of 64x64, a batch of one and no
+augmentation. Runs of one group see the same patches in the same order and differ in the constraint alone; groups differ in the
+pictures alone: one patch, eight in turn, random crops of all photographs. "of each picture" keeps a dual variable for each
+patch, which the method does not: it shows what other pictures' residuals do to s. The last group has the losses varied.
 
-Not the paper's: VGG-19's weights are not at hand, so stage P has no contextual loss. It is trained by a small discriminator,
-whose loss has the weight 0.1 in the contextual loss's place (published: 0.001), and by L1 of the reduced images. Published, on
-[0, 1]: the weight 255 of L1, rho = 6.5025, the clip of 1e-4 in the second phase, Adam's eps. Scaled down: everything else.
+Published, on [0, 1]: the weights 255 of L1 and 0.001 of the discriminator, rho = 6.5025 (x1), the clip of 1e-4 of both stages,
+Adam's eps. VGG-19's weights are not at hand: in the contextual loss's place an L1 loss of weight 2.5 holds stage P's high
+frequencies. Scaled down: everything else. The regularizer weighs as much as the penalty, rho / 2.
 
 Everything is written into ``--root``; a run that was stopped goes on when the same command is given again. ``--report`` names
 a folder for ``results_lfcsr.md`` and ``results_lfcsr.png``.
@@ -26,7 +27,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -34,7 +35,7 @@ import cv2
 import numpy as np
 
 import basicsr_ext
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import Stopped, UserError
 from basicsr_ext.report.curves import Curve
 from basicsr_ext.report.tables import align, markdown_table
 
@@ -42,14 +43,58 @@ SCALE = 4
 SEED = 0
 BSDS = 60  # images
 RHO = 6.5025
-POINTS = 60  # values of the residual over a training
-RUNS: dict[str, dict[str, Any]] = {
-    'none': {'constraint': 'none'},
-    'regularizer': {'constraint': 'regularizer', 'regularizer_weight': RHO / 2},
-    'admm': {'constraint': 'admm', 'rho': RHO},
+SIDE = 64  # of patches
+EIGHTH = 8  # the first and the last eighth of a run are compared
+PICTURES = {'one': 1, 'eight': 8, 'photographs': 0}  # patches; 0: random crops of everything
+HOLDING = {'pixel_p_opt': {'type': 'L1Loss', 'loss_weight': 2.5}}
+JUDGING = {'gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.001}}
+
+
+class Run(NamedTuple):
+    """What a run of the second phase differs in.
+
+    Attributes:
+        pictures: Key of PICTURES.
+        constraint: As in the options.
+        strength: Factor of rho, and of the regularizer's weight.
+        of_each: Whether each picture has its own dual variable.
+        losses: Of stage P, besides L1 of the reduced images.
+    """
+
+    pictures: str
+    constraint: str = 'none'
+    strength: int = 1
+    of_each: bool = False
+    losses: dict[str, Any] = {**HOLDING, **JUDGING}  # noqa: RUF012
+
+    @property
+    def label(self) -> str:
+        """What stands in the table and the picture."""
+        text = self.constraint if self.constraint == 'none' else f'{self.constraint} x{self.strength}'
+        text += ', s of each picture' if self.of_each else ''
+        if 'pixel_p_opt' not in self.losses:
+            text += ', no L1 of Y' if self.losses else ', neither L1 of Y nor discriminator'
+        return text
+
+
+RUNS = {
+    'one_none': Run('one'),
+    'one_admm_1': Run('one', 'admm'),
+    'one_admm_10': Run('one', 'admm', 10),
+    'eight_none': Run('eight'),
+    'eight_regularizer_100': Run('eight', 'regularizer', 100),
+    'eight_admm_30': Run('eight', 'admm', 30),
+    'eight_admm_30_of_each': Run('eight', 'admm', 30, True),
+    'eight_admm_100': Run('eight', 'admm', 100),
+    'eight_admm_100_of_each': Run('eight', 'admm', 100, True),
+    'photographs_none': Run('photographs'),
+    'photographs_admm_1': Run('photographs', 'admm'),
+    'photographs_admm_10': Run('photographs', 'admm', 10),
+    'photographs_admm_100': Run('photographs', 'admm', 100),
+    'photographs_regularizer_100': Run('photographs', 'regularizer', 100),
+    'losses_judged': Run('photographs', losses=JUDGING),
+    'losses_reduced': Run('photographs', losses={}),
 }
-PATCH_RUNS = {'one_none': 'none', 'one_admm': 'admm'}  # on a single patch
-PATCH = (100, 100, 96)  # top, left and side, in the last image of training
 COLUMNS = {
     'psnr_o': ("PSNR of Y'", '{:.2f}'), 'psnr': ('PSNR of Y', '{:.2f}'),
     'lpips_o': ("LPIPS of Y'", '{:.4f}'), 'lpips': ('LPIPS of Y', '{:.4f}'),
@@ -61,40 +106,62 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs everything; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--root', default='lfcsr', metavar='FOLDER', help='where everything is written')
-    parser.add_argument('--pretrain', type=int, default=500, metavar='N', help='iterations of the pretraining')
-    parser.add_argument('--iterations', type=int, default=360, metavar='N', help='of each training after it')
+    parser.add_argument('--pretrain', type=int, default=1000, metavar='N', help='iterations of the pretraining')
+    parser.add_argument('--iterations', type=int, default=240, metavar='N', help='of each training after it')
+    parser.add_argument('--seed', type=int, default=SEED, metavar='N', help='of the trainings after the pretraining')
     parser.add_argument('--report', metavar='FOLDER', help='where table and picture go besides')
     args = parser.parse_args(arguments)
     try:
         for name in ('pretrain', 'iterations'):
-            if getattr(args, name) < POINTS:
-                raise UserError(f'--{name}: expected at least {POINTS}, found {getattr(args, name)}.')
+            if getattr(args, name) < 2 * EIGHTH:
+                raise UserError(f'--{name}: expected at least {2 * EIGHTH}, found {getattr(args, name)}.')
         basicsr_ext.register()
+        register_dual_of_each_picture()
         bench, root = bench_folder(), Path(args.root).resolve()
         make_data(bench, root / 'datasets')
         seconds = {}
-        for name in ('pretraining', *RUNS, *PATCH_RUNS):
-            start = time.perf_counter()
-            options = run_options(name, bench, root, length_of(name, args))
+        for name in ('pretraining', *RUNS):
+            start = time.process_time()
+            options = run_options(name, bench, root, args.iterations if name in RUNS else args.pretrain, args.seed)
             if not weights_of(root, name, options['train']['total_iter']).exists():
                 basicsr_ext.train(options, auto_resume=True, root=root)
-            seconds[name] = time.perf_counter() - start
+                seconds[name] = time.process_time() - start
         text = report(root, args, seconds)
         for folder in [root, *([Path(args.report)] if args.report else [])]:
             (folder / 'results_lfcsr.md').write_text(text, encoding='utf-8')
             draw(root, folder / 'results_lfcsr.png')
-    except UserError as error:
+    except (UserError, Stopped) as error:
         print(f'lfcsr: error: {error}', file=sys.stderr)
         return 2
     print(f'\n{text}')
     return 0
 
 
-def length_of(name: str, args: argparse.Namespace) -> int:
-    """Iterations of a run."""
-    if name == 'pretraining':
-        return args.pretrain
-    return 2 * args.iterations // 3 if name in PATCH_RUNS else args.iterations
+def register_dual_of_each_picture() -> None:
+    """Registers a model that is no part of the method: LFCSRModel with a dual variable for each picture."""
+    from basicsr.utils.registry import MODEL_REGISTRY
+
+    from basicsr_ext.models.lfcsr_model import LFCSRModel
+
+    class DualOfEachPicture(LFCSRModel):
+        """For batches of one patch."""
+
+        def training_step(self, batch: dict[str, Any], iteration: int) -> None:
+            (key,) = batch['gt_path']
+            self.duals = getattr(self, 'duals', {})
+            self.dual = self.duals.get(key, 0.0)
+            super().training_step(batch, iteration)
+            self.duals[key] = self.dual
+
+        def extra_state(self) -> dict[str, Any]:
+            return {**super().extra_state(), 'duals': getattr(self, 'duals', {})}
+
+        def load_extra_state(self, state: dict[str, Any]) -> None:
+            super().load_extra_state(state)
+            self.duals = state['duals']
+
+    if 'DualOfEachPicture' not in MODEL_REGISTRY:
+        MODEL_REGISTRY.register(DualOfEachPicture)
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -109,13 +176,13 @@ def bench_folder() -> Path:
 
 
 def make_data(bench: Path, datasets: Path) -> None:
-    """Makes HR images whose sides are multiples of the scale, and their LR images."""
+    """Makes HR images whose sides are multiples of the scale, their LR images, and patches from the middle of some."""
     from basicsr_ext.functional.resize import downsample, mod_crop
     from basicsr_ext.prepare.lr import make_lr
 
     photographs = sorted((bench / 'train/BSDS500_train').glob('*.jpg'))[:BSDS]
     sets = {
-        'train': sorted((bench / 'train/T91').iterdir()) + photographs,
+        'photographs': sorted((bench / 'train/T91').iterdir()) + photographs,
         'Set5': sorted((bench / 'Set5/HR').iterdir()),
     }
     for name, files in sets.items():
@@ -126,18 +193,21 @@ def make_data(bench: Path, datasets: Path) -> None:
                 cv2.imwrite(str(folder / f'{file.stem}.png'), mod_crop(cv2.imread(str(file)), SCALE))
         if not (datasets / f'{name}_LR').exists():
             make_lr(folder, datasets / f'{name}_LR', SCALE, num_workers=1)
-    top, left, side = PATCH
-    patch = cv2.imread(str(max((datasets / 'train_HR').iterdir())))[top : top + side, left : left + side].copy()
-    for kind, image in (('HR', patch), ('LR', downsample(patch, SCALE))):
-        (datasets / f'one_{kind}').mkdir(exist_ok=True)
-        cv2.imwrite(str(datasets / f'one_{kind}/one.png'), image)
+    for name, count in PICTURES.items():
+        for file in photographs[:count]:
+            image = cv2.imread(str(file))
+            top, left = ((side - SIDE) // 2 for side in image.shape[:2])
+            patch = image[top : top + SIDE, left : left + SIDE].copy()
+            for kind, picture in (('HR', patch), ('LR', downsample(patch, SCALE))):
+                (datasets / f'{name}_{kind}').mkdir(exist_ok=True)
+                cv2.imwrite(str(datasets / f'{name}_{kind}/{file.stem}.png'), picture)
 
 
 # ---- options -----------------------------------------------------------------------------------------------------------
 
 
-def run_options(name: str, bench: Path, root: Path, length: int) -> dict[str, Any]:
-    """Options of a training, or of the pretraining."""
+def run_options(name: str, bench: Path, root: Path, length: int, seed: int) -> dict[str, Any]:
+    """Options of a training, or of the pretraining, whose seed is always the same."""
     data, lpips = root / 'datasets', bench / 'weights/lpips'
 
     def pair(name: str) -> dict[str, str]:
@@ -148,19 +218,19 @@ def run_options(name: str, bench: Path, root: Path, length: int) -> dict[str, An
         'model_type': 'LFCSRModel',
         'scale': SCALE,
         'num_gpu': 0,
-        'manual_seed': SEED,
+        'manual_seed': seed if name in RUNS else SEED,
         'network_g': {
             'type': 'LFCSR',
             'stage_o': {
                 'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 16, 'num_block': 4, 'upscale': SCALE,
                 'img_range': 255.0,
             },
-            'stage_p': {'type': 'CliqueRefiner', 'num_feat': 8, 'num_block': 2, 'img_range': 255.0},
+            'stage_p': {'type': 'CliqueRefiner', 'num_feat': 16, 'num_block': 2, 'img_range': 255.0},
         },
         'path': {},
         'datasets': {
             'train': {
-                'name': 'photographs', 'type': 'PairedStoreDataset', **pair('train'), 'gt_size': 48, 'output': 'uint8',
+                'name': 'photographs', 'type': 'PairedStoreDataset', **pair('photographs'), 'gt_size': 48, 'output': 'uint8',
                 'use_hflip': True, 'use_rot': True, 'batch_size_per_gpu': 4, 'num_worker_per_gpu': 0,
                 'dataset_enlarge_ratio': 100,
             },
@@ -174,7 +244,7 @@ def run_options(name: str, bench: Path, root: Path, length: int) -> dict[str, An
             'pixel_opt': {'type': 'L1Loss', 'loss_weight': 255},
         },
         'val': {
-            'val_freq': length // 2, 'save_img': False,
+            'val_freq': length, 'save_img': False,
             'metrics': {
                 'psnr': {'type': 'PSNR', 'crop_border': SCALE, 'test_y_channel': True},
                 'lpips': {
@@ -183,31 +253,32 @@ def run_options(name: str, bench: Path, root: Path, length: int) -> dict[str, An
                 },
             },
         },
-        'logger': {'print_freq': max(length // POINTS, 1), 'save_checkpoint_freq': length // 2, 'use_tb_logger': False},
+        'logger': {'print_freq': 1, 'save_checkpoint_freq': length, 'use_tb_logger': False},
     }  # fmt: skip
-    if name == 'pretraining':
-        return options
+    return options if name == 'pretraining' else of_second_phase(options, RUNS[name], root, pair(RUNS[name].pictures))
+
+
+def of_second_phase(options: dict[str, Any], run: Run, root: Path, images: dict[str, str]) -> dict[str, Any]:
+    """Changes the options of the pretraining into those of a run from its weights."""
+    options['model_type'] = 'DualOfEachPicture' if run.of_each else 'LFCSRModel'
     options['path'] = {'pretrain_network_g': str(weights_of(root, 'pretraining', 'latest'))}
-    options['network_d'] = {
-        'type': 'SRGANDiscriminator',
-        'input_size': 48,
-        'num_feat': 8,
-        'num_conv': 6,
-        'num_dense': 64,
-    }
-    if name in PATCH_RUNS:
-        changes = {'gt_size': PATCH[2], 'batch_size_per_gpu': 1, 'use_hflip': False, 'use_rot': False}
-        options['datasets']['train'].update(pair('one'), **changes)
-        options['network_d']['input_size'] = PATCH[2]
+    options['datasets']['train'].update(images, gt_size=SIDE, batch_size_per_gpu=1, use_hflip=False, use_rot=False)
     train = options['train']
     del train['optim_g']
-    train.update({f'optim_{player}': {'type': 'Adam', 'lr': 2e-4} for player in 'opd'})
+    players = 'opd' if 'gan_opt' in run.losses else 'op'
+    train.update({f'optim_{player}': {'type': 'Adam', 'lr': 1e-4} for player in players})
     train.update(
-        lfcsr={'admm_start_iter': 0, **RUNS[PATCH_RUNS.get(name, name)]},
-        grad_clip={'value': 1e-4},
+        lfcsr={'admm_start_iter': 0, 'constraint': run.constraint, 'rho': RHO * run.strength},
+        grad_clip={'value': 1e-4, 'players': ['o', 'p']},
         down_opt={'type': 'L1Loss', 'loss_weight': 255},
-        gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1},
+        **run.losses,
     )
+    if run.constraint == 'regularizer':
+        train['lfcsr']['regularizer_weight'] = RHO * run.strength / 2
+    if 'd' in players:
+        options['network_d'] = {
+            'type': 'SRGANDiscriminator', 'input_size': SIDE, 'num_feat': 8, 'num_conv': 6, 'num_dense': 64,
+        }  # fmt: skip
     return options
 
 
@@ -233,33 +304,38 @@ def residual_of(root: Path, name: str) -> Curve:
 
 
 def report(root: Path, args: argparse.Namespace, seconds: dict[str, float]) -> str:
-    """Sets a table in Markdown: scores on Set5 at the end, and the residual in training, early and late."""
-    tenth = POINTS // 10
-    rows = [['', *(title for title, _ in COLUMNS.values()), 'residual, first tenth', 'last tenth']]
-    for name in ('pretraining', *RUNS, *PATCH_RUNS):
+    """Sets a table in Markdown: the residual in training, early and late, and scores on Set5 at the end."""
+    rows = [['pictures', 'constraint', 'first eighth', 'last eighth', *(title for title, _ in COLUMNS.values())]]
+    for name in ('pretraining', *RUNS):
         scores, residual = lines_of(root, name, 'validation')[-1]['metrics'], residual_of(root, name).values
-        means = (f'{np.mean(part):.5f}' for part in (residual[:tenth], residual[-tenth:]))
-        rows.append([name, *(form.format(scores[key]) for key, (_, form) in COLUMNS.items()), *means])
+        part = len(residual) // EIGHTH
+        means = (f'{np.mean(values):.4f}' for values in (residual[:part], residual[-part:]))
+        what = (RUNS[name].pictures, RUNS[name].label) if name in RUNS else ('photographs', 'pretraining')
+        rows.append([*what, *means, *(form.format(scores[key]) for key, (_, form) in COLUMNS.items())])
     print(align(rows))
     times = ', '.join(f'{name} {value:.0f} s' for name, value in seconds.items())
-    return f'{markdown_table(rows)}\n\n{args.pretrain} and {args.iterations} iterations; {times}\n'
+    return f'{markdown_table(rows)}\n\n{args.pretrain} and {args.iterations} iterations; CPU of this call: {times or "none"}\n'
 
 
 def draw(root: Path, file: Path) -> None:
-    """Draws the residual over the second phase: means of five neighbours, since it depends on the patches."""
+    """Draws the residual over the second phase, each group of pictures by itself: running means of an eighth."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.2), layout='constrained')
-    panels = {'batches of photographs': {name: name for name in RUNS}, 'a single patch': PATCH_RUNS}
-    for axes, (title, runs) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for name, label in runs.items():
-            curve = residual_of(root, name)
-            values = np.convolve(curve.values, np.full(5, 0.2), 'valid')
-            style = {'color': f'C{list(RUNS).index(label)}', 'linestyle': '--' if label == 'regularizer' else '-'}
-            axes.plot(curve.iterations[2:-2], values, label=label, **style)
-        axes.set(title=title, xlabel='iteration of the second phase', ylabel='residual', ylim=(0, None))
-        axes.grid(alpha=0.3)
-        axes.legend()
+    figure = Figure(figsize=(11, 3.4), layout='constrained')
+    titles = ('one patch', 'eight patches in turn', 'random crops of photographs')
+    for axes, pictures, title in zip(figure.subplots(1, 3), PICTURES, titles, strict=True):
+        for name, run in RUNS.items():
+            if run.pictures == pictures and 'pixel_p_opt' in run.losses:
+                curve = residual_of(root, name)
+                part = len(curve.values) // EIGHTH
+                values = np.convolve(curve.values, np.full(part, 1 / part), 'valid')
+                style = '-' if run.constraint == 'admm' else ':' if run.constraint == 'none' else '--'
+                axes.plot(curve.iterations[part - 1 :], values, label=run.label, linestyle=style)
+        axes.set(
+            title=title, xlabel='iteration of the second phase', ylabel='residual', yscale='log', ylim=(0.007, 0.1)
+        )
+        axes.grid(alpha=0.3, which='both')
+        axes.legend(fontsize=7, loc='upper left')
     figure.savefig(file, dpi=90)
 
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from basicsr_ext.functional.contextual import contextual_loss
 
@@ -69,3 +70,50 @@ def test_half_precision_is_computed_in_float32():
         inside = contextual_loss(x, y)
     torch.testing.assert_close(inside, contextual_loss(x, y))
     assert contextual_loss(x.bfloat16(), y.bfloat16()).dtype == torch.float32
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes how many elements the largest tensor had that any operation made."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize(('side', 'max_pairs', 'with_gradient'), [(96, 2**22, False), (48, 2**18, True)])
+def test_memory_is_bounded_for_big_patches(side, max_pairs, with_gradient):
+    """No operation makes a tensor of all pairs (85 million of 96x96 features), and the graph keeps no pairs of a part."""
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 1, 4, side, side)
+    x.requires_grad_(with_gradient)
+    saved = [0]
+    with (
+        LargestTensor() as largest,
+        torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.numel()), t)[1], lambda t: t),
+    ):
+        loss = contextual_loss(x, y, max_pairs=max_pairs)
+        if with_gradient:
+            loss.backward()
+            assert x.grad.abs().max() > 0
+    parts = math.ceil(side**4 / max_pairs) + 1
+    assert max_pairs / 2 < largest.elements <= max_pairs < side**4 / 10
+    assert max(saved) <= max(x.numel(), parts * side**2) and sum(saved) < 20 * max(x.numel(), parts * side**2)
+
+
+def test_parts_equal_the_whole_in_float32():
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 1, 16, 32, 32)
+    results = []
+    for max_pairs in (2**22, 2**15):
+        features = x.clone().requires_grad_()
+        loss = contextual_loss(features, y, max_pairs=max_pairs)
+        loss.backward()
+        results.append((loss.detach(), features.grad / features.grad.abs().max()))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-6)

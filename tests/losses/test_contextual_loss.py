@@ -117,6 +117,9 @@ def test_missing_weights_are_one_clear_error(tmp_path, monkeypatch):
         ({'layers': ['relu9_9']}, 'relu9_9'),
         ({'layers': []}, 'found none'),
         ({'bandwidth': 0}, 'bandwidth of ContextualLoss'),
+        ({'bandwidth': float('nan')}, 'bandwidth of ContextualLoss'),
+        ({'bandwidth': float('inf')}, 'bandwidth of ContextualLoss'),
+        ({'max_pairs': 0}, 'max_pairs of ContextualLoss'),
         ({'vgg_weights': 'nowhere.pth'}, 'expected a file at nowhere.pth'),
     ],
 )

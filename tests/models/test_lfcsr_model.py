@@ -1,4 +1,4 @@
-"""LFC-SR: phases, steps in turn, plans of forwards, every ablation, validation of both stages, resuming, ranks."""
+"""LFC-SR: phases, steps in turn, plans of forwards, every ablation, resuming, ranks."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import basicsr_ext
 
 basicsr_ext.register()
 
-import json
 import os
 import signal
-import sys
 from copy import deepcopy
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
-from run_helpers import (
-    TINY_EDSR,
-    final_state,
-    forked,
-    log_text,
-    model_options,
-    on_ranks,
-    run,
-    sr_options,
-    write_options,
-    write_pairs,
+from lfcsr_runs import (
+    REFINER,
+    assert_equal,
+    batches,
+    built,
+    everything,
+    lfcsr_options,
+    make_images,
+    play,
+    train,
+    with_all_losses,
+    with_discriminator,
 )
+from run_helpers import TINY_EDSR, final_state, forked, log_text, model_options, on_ranks, run, write_options
 from torch.nn import functional
 
 from basicsr_ext.cli import main
@@ -35,113 +36,45 @@ from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
 from basicsr_ext.models.lfcsr_model import LFCSRModel
 from basicsr_ext.trainer.metrics_log import read_metrics
 
-sys.path.insert(0, str(Path(__file__).parents[1] / 'losses'))
-from vgg_files import write_vgg
-
-REFINER = {'type': 'CliqueRefiner', 'num_feat': 2, 'num_block': 1}
-CONVOLUTIONS = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
-
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory, photos):
-    root = tmp_path_factory.mktemp('lfcsr')
-    write_pairs(root, photos)
-    write_vgg(root / 'vgg19.pth')
-    return root
-
-
-def lfcsr_options(images: Path, order: str = 'op', **lfcsr) -> dict:
-    """Two iterations of pretraining, then three in turn, without perceptual losses."""
-    options = sr_options(images, model_type='LFCSRModel')
-    enlarging, refining = dict(TINY_EDSR), dict(REFINER)
-    stages = (enlarging, refining) if order == 'op' else (refining, enlarging)
-    options['network_g'] = {'type': 'LFCSR', 'stage_o': stages[0], 'stage_p': stages[1], 'order': order}
-    options['datasets']['train'].update(gt_size=32)
-    options['train'] = {
-        'total_iter': 5,
-        'ema_decay': 0.9,
-        'pixel_opt': {'type': 'L1Loss', 'loss_weight': 255},
-        'pixel_p_opt': {'type': 'L1Loss', 'loss_weight': 25},
-        'down_opt': {'type': 'L1Loss', 'loss_weight': 255},
-        'grad_clip': {'value': 1e-1},
-        **{f'optim_{player}': {'type': 'Adam', 'lr': 1e-3} for player in 'gop'},
-        'scheduler_g': {'type': 'MultiStepLR', 'milestones': [1], 'gamma': 0.1},
-        'scheduler': {'type': 'MultiStepLR', 'milestones': [1, 2], 'gamma': 0.5},
-        'lfcsr': {'admm_start_iter': 2, **lfcsr},
-    }
-    options['val']['val_freq'] = 5
-    options['logger'].update(print_freq=1, save_checkpoint_freq=1)
-    return options
-
-
-def with_discriminator(options: dict) -> dict:
-    options['network_d'] = dict(CONVOLUTIONS)
-    options['train'].update(
-        gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.001}, optim_d={'type': 'Adam', 'lr': 1e-3}
-    )
-    return options
-
-
-def with_all_losses(options: dict, images: Path) -> dict:
-    vgg = str(images / 'vgg19.pth')
-    options['train'].update(
-        contextual_opt={'type': 'ContextualLoss', 'loss_weight': 0.1, 'layers': ['relu1_2'], 'vgg_weights': vgg},
-        perceptual_opt={'type': 'FeatureLoss', 'layer_weights': {'conv2_1': 1.0}, 'vgg_weights': vgg},
-    )
-    return with_discriminator(options)
-
-
-def built(options: dict, root: Path) -> LFCSRModel:
-    with model_options(options, root) as opt:
-        return LFCSRModel(opt)
-
-
-def batches(count: int, size: int = 2) -> list[dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    return [
-        {'lq': torch.rand(size, 3, 16, 16, generator=generator), 'gt': torch.rand(size, 3, 32, 32, generator=generator)}
-        for _ in range(count)
-    ]
-
-
-def play(model: LFCSRModel, data: list, first: int = 1, logs: list | None = None) -> LFCSRModel:
-    for iteration, batch in enumerate(data, first):
-        model.update_learning_rate(iteration)
-        model.feed_data(batch)
-        model.optimize_parameters(iteration)
-        if logs is not None:
-            logs.append(dict(model.get_current_log()))
-    return model
-
-
-def everything(model: LFCSRModel) -> dict[str, torch.Tensor]:
-    """All weights, EMA and the dual variable; of what the optimizers keep, the weights tell."""
-    networks = {'g': model.net_g, 'ema': model.net_g_ema, **({'d': model.net_d} if hasattr(model, 'net_d') else {})}
-    state = {f'{name}.{key}': value for name, net in networks.items() for key, value in net.state_dict().items()}
-    return {**state, 's': torch.as_tensor(model.dual)}
-
-
-def assert_equal(first: dict, second: dict, tolerance: float = 0.0) -> None:
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        torch.testing.assert_close(value, second[key], rtol=0, atol=tolerance, msg=lambda m, key=key: f'{key}: {m}')
+    return make_images(tmp_path_factory.mktemp('lfcsr'), photos)
 
 
 # ---- one iteration -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('order', ['op', 'po'])
-def test_plans_of_forwards_give_the_same_updates_to_the_bit(images, tmp_path, order):
-    """With every loss, a discriminator, EMA and clipping."""
+@pytest.mark.parametrize(
+    ('order', 'changes'),
+    [
+        ('op', {}),
+        ('po', {}),
+        ('op', {'low_frequency': 'gaussian'}),
+        ('op', {'constraint': 'none'}),
+        ('po', {'constraint': 'none'}),
+        ('op', {'constraint': 'regularizer', 'regularizer_weight': 3.0}),
+        ('po', {'constraint': 'regularizer', 'regularizer_weight': 3.0}),
+    ],
+)
+def test_plans_of_forwards_give_the_same_updates_to_the_bit(images, tmp_path, order, changes):
+    """With a discriminator, EMA and clipping; once with every loss."""
     states, logs = {}, {}
     for plan in ('full', 'shared', 'lean'):
-        options = with_all_losses(lfcsr_options(images, order, admm_start_iter=0, forwards=plan), images)
+        options = with_discriminator(lfcsr_options(images, order, admm_start_iter=0, forwards=plan, **changes))
+        if not changes:
+            options = with_all_losses(options, images)
         logs[plan] = []
         states[plan] = everything(play(built(options, tmp_path), batches(3), logs=logs[plan]))
-    assert states['full']['s'].abs().max() > 0
+    without_dual = 'constraint' in changes
+    for log in [log for lines in logs.values() for log in lines] if without_dual else []:
+        del log['residual']  # of images before or after the steps: nothing hangs on it
     for plan in ('shared', 'lean'):
         assert_equal(states[plan], states['full'])
         assert logs[plan] == logs['full']
+    assert (states['full']['s'].abs().max() > 0) != without_dual
+    if changes:
+        return
     assert logs['full'][0].keys() == {
         'l_o_pix', 'l_o_constraint', 'l_p_pix', 'l_p_context', 'l_p_down', 'l_percep', 'l_p_gan', 'l_p_constraint',
         'l_d_real', 'l_d_fake', 'out_d_real', 'out_d_fake', 'residual', 'dual',
@@ -256,6 +189,55 @@ def test_the_dual_variable_waits_where_a_step_was_refused(images, tmp_path):
     assert model.dual.isfinite().all() and not torch.equal(model.dual, before)
 
 
+@pytest.mark.parametrize('player', ['o', 'p'])
+def test_the_dual_variable_waits_where_half_precision_overflowed(images, tmp_path, player):
+    """A step that the scaler skipped is none: weights, their average and s stay; the next one is taken again."""
+    options = lfcsr_options(images, admm_start_iter=0, constraint='admm')
+    options['train']['precision'] = 'fp16'
+    model = play(built(options, tmp_path), batches(1))
+    before = {key: value.clone() for key, value in everything(model).items()}
+    scaler = model.players[player].scaler
+    scaler.update(3e38)  # overflows for sure
+    play(model, batches(1), first=2)
+    after = everything(model)
+    assert torch.equal(after['s'], before['s'])
+    for key in before:
+        if key.startswith((f'g.stage_{player}.', f'ema.stage_{player}.')):
+            assert torch.equal(after[key], before[key]), key
+    assert any(not torch.equal(after[key], before[key]) for key in before if key.startswith('g.'))
+    assert model.get_current_log()['skipped'] == 1
+    scaler.update(1024.0)
+    play(model, batches(1), first=3)
+    assert not torch.equal(everything(model)['s'], before['s'])
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+def test_a_batch_of_another_size_is_refused(images, tmp_path, resumed):
+    """A smaller last batch, or a state of other batches: not torch's words about shapes."""
+    model = play(built(lfcsr_options(images, admm_start_iter=0), tmp_path), batches(1))
+    if resumed:
+        state, model = model.extra_state(), built(lfcsr_options(images, admm_start_iter=0), tmp_path)
+        model.load_extra_state(state)
+    with pytest.raises(
+        basicsr_ext.UserError, match=r'train\.lfcsr\.constraint: .*expected 2x3x16x16, .*found 1x3x16x16'
+    ):
+        play(model, batches(1, size=1), first=2)
+    options = lfcsr_options(images, admm_start_iter=0, constraint='regularizer', regularizer_weight=1.0)
+    play(play(built(options, tmp_path), batches(1)), batches(1, size=1), first=2)  # has no dual variable
+
+
+def test_resuming_with_other_batches_is_refused(images, tmp_path, capfd):
+    options = lfcsr_options(images, admm_start_iter=0)
+    options['train']['total_iter'] = 2
+    assert train(tmp_path, options) == 0
+    options['train']['total_iter'] = 3
+    for key, value in (('batch_size_per_gpu', 1), ('gt_size', 16)):
+        changed = deepcopy(options)
+        changed['datasets']['train'][key] = value
+        assert train(tmp_path, changed, '--auto_resume') == 2
+        assert f'datasets.train.{key} (was' in capfd.readouterr().err
+
+
 def test_half_precision_and_channels_last(images, tmp_path):
     """With HAN, which has a 3-D convolution; weights, losses and the dual variable stay float32."""
     options = lfcsr_options(images, admm_start_iter=1)
@@ -293,6 +275,43 @@ def test_one_run_equals_pretraining_and_then_admm_from_its_weights(images, tmp_p
     second = built(admm, tmp_path)
     second.net_d.load_state_dict(built(with_discriminator(lfcsr_options(images)), tmp_path).net_d.state_dict())
     assert_equal(everything(play(second, data[2:])), everything(whole))
+
+
+def test_one_run_of_the_command_equals_two(images, tmp_path):
+    """To the bit where each batch holds the same samples: only their order begins anew with the second run.
+
+    Weights, their average, the discriminator's first weights and the schedules are the same.
+    """
+    for side, size in (('hr', 32), ('lr', 16)):
+        (tmp_path / side).mkdir()
+        picture = cv2.imread(str(min((images / side).iterdir())))
+        cv2.imwrite(str(tmp_path / side / 'one.png'), picture[:size, :size])
+    whole = with_discriminator(lfcsr_options(tmp_path))
+    for name in ('train', 'val'):
+        del whole['datasets'][name]['io_backend']
+        whole['datasets'][name]['type'] = 'PairedStoreDataset'
+    whole['datasets']['train'].update(use_hflip=False, use_rot=False)
+    whole['train']['grad_clip'] = {'value': 1e-1, 'players': ['o', 'p']}
+    first = deepcopy(whole)
+    first['train']['total_iter'] = 2
+    for key in ('optim_o', 'optim_p', 'optim_d', 'gan_opt', 'pixel_p_opt', 'down_opt', 'grad_clip'):
+        del first['train'][key]
+    del first['network_d']
+    second = deepcopy(whole)
+    second['train'].update(total_iter=3, lfcsr={'admm_start_iter': 0})
+    del second['train']['optim_g'], second['train']['scheduler_g']
+    second['path']['pretrain_network_g'] = str(tmp_path / 'first/experiments/run/models/net_g_2.pth')
+    for name, options in (('whole', whole), ('first', first), ('second', second)):
+        (tmp_path / name).mkdir()
+        assert train(tmp_path / name, options) == 0
+    for network in ('net_g', 'net_d'):
+        files = [
+            tmp_path / f'{name}/experiments/run/models/{network}_{last}.pth'
+            for name, last in (('whole', 5), ('second', 3))
+        ]
+        weights = [torch.load(file, weights_only=True) for file in files]
+        for key in ('params', 'params_ema') if network == 'net_g' else ('params',):
+            assert_equal(*(content[key] for content in weights))
 
 
 def test_schedules_are_counted_from_the_beginning_of_their_phase(images, tmp_path):
@@ -333,10 +352,6 @@ def test_pretraining_moves_both_stages_and_accumulates(images, tmp_path):
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------------
-
-
-def train(root: Path, options: dict, *arguments: str) -> int:
-    return forked(run, root, write_options(root / 'o.yml', options), *arguments)
 
 
 ABLATIONS = {
@@ -417,90 +432,6 @@ def test_a_run_killed_in_step_2_ends_as_one_that_was_not(images, tmp_path):
     assert states[0] == states[1]
 
 
-# ---- validation --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('order', ['op', 'po'])
-def test_validation_reports_both_stages(images, tmp_path, order):
-    """In metrics.jsonl, the record of the best and the log; then in a test's tables, with the pictures of both."""
-    other = f'_{order[0]}'
-    options = lfcsr_options(images, order)
-    options['val']['metrics']['ssim'] = {'type': 'calculate_ssim', 'crop_border': 2, 'test_y_channel': True}
-    options['val']['val_freq'] = 4
-    assert train(tmp_path, options) == 0
-    lines = [x for x in read_metrics(tmp_path / 'experiments/run/metrics.jsonl') if x['event'] == 'validation']
-    names = {'psnr', 'ssim', f'psnr{other}', f'ssim{other}', 'll_difference'}
-    assert [set(line['metrics']) for line in lines] == [names] * 2 and set(lines[1]['best']) == names
-    least = min(lines, key=lambda line: line['metrics']['ll_difference'])
-    assert lines[1]['best']['ll_difference'] == {
-        'value': least['metrics']['ll_difference'],
-        'iteration': least['iteration'],
-    }
-    assert f'# psnr{other}: ' in log_text(tmp_path / 'experiments/run')
-
-    test = {key: options[key] for key in ('name', 'model_type', 'scale', 'num_gpu', 'network_g')}
-    test['datasets'] = {'test': {**options['datasets']['val'], 'name': 'photos'}}
-    test['path'] = {
-        'pretrain_network_g': str(tmp_path / 'experiments/run/models/net_g_5.pth'),
-        'param_key_g': 'params_ema',
-    }
-    test['val'] = {'save_img': True, 'suffix': None, 'metrics': options['val']['metrics']}
-    path = write_options(tmp_path / 'test.yml', test)
-    assert forked(lambda: (os.chdir(tmp_path), main(['test', '-opt', str(path)]))[1]) == 0
-    (table,) = json.loads((tmp_path / 'results/run/metrics.json').read_text())['results']
-    assert table['mean'] == pytest.approx(lines[1]['metrics'], rel=1e-5)
-    assert all(set(scores) == names for scores in table['images'].values())
-    pictures = tmp_path / 'results/run/visualization'
-    assert sorted(p.name for p in pictures.iterdir()) == ['photos', f'photos{other}']
-    assert [len(list(folder.iterdir())) for folder in pictures.iterdir()] == [5, 5]
-
-
-def test_scores_are_those_of_each_stages_image(images, tmp_path):
-    """By hand, in tiles too: the first stage's image is that of the first stage alone."""
-    from basicsr.metrics import calculate_metric
-    from basicsr.utils import tensor2img
-
-    batch = {'lq': torch.rand(1, 3, 20, 23), 'gt': torch.rand(1, 3, 40, 46), 'lq_path': ['a.png']}
-
-    class Loader(list):
-        dataset = type('Set', (), {'opt': {'name': 'one'}})
-
-    for tile in (None, 20):
-        options = lfcsr_options(images)
-        options['val'].update(tile=tile, overlap=16)
-        del options['train']['ema_decay']
-        model = built(options, tmp_path)
-        model.nondist_validation(Loader([batch]), 1, None, False)
-        with torch.no_grad():
-            stages = model.net_g(batch['lq'], return_stages=True)
-        tolerance = 1e-6 if tile is None else 1e-2
-        for name, image in (('psnr', stages.perceptual), ('psnr_o', stages.objective)):
-            data = {'img': tensor2img([image]), 'img2': tensor2img([batch['gt']])}
-            expected = calculate_metric(data, dict(options['val']['metrics']['psnr']))
-            assert model.metric_results[name] == pytest.approx(expected, rel=tolerance)
-        gap = (haar_low(stages.perceptual) - haar_low(stages.objective)).abs().mean().item()
-        assert model.metric_results['ll_difference'] == pytest.approx(gap, rel=tolerance)
-        assert model.net_g.training and model.net_g.stage_p.training
-
-
-def test_stages_of_luminance_are_measured_by_what_they_made(images, tmp_path):
-    """Colour images through networks of one channel: each stage's score is of its own luminance."""
-    options = lfcsr_options(images)
-    plain = {'num_in_ch': 1, 'img_range': 1, 'rgb_mean': [0]}
-    options['network_g']['stage_o'] = {
-        'type': 'SRVGGNetCompact', 'num_in_ch': 1, 'num_out_ch': 1, 'num_feat': 4, 'num_conv': 1, 'upscale': 2,
-    }  # fmt: skip
-    options['network_g']['stage_p'].update(plain)
-    model = built(options, tmp_path)
-    model.feed_data({'lq': torch.rand(1, 3, 12, 12)})
-    model.test()
-    final, first = model.results
-    assert final.images.shape == first.images.shape == (1, 3, 24, 24)
-    assert final.luminance.shape == first.luminance.shape == (1, 1, 24, 24)
-    assert not torch.equal(final.luminance, first.luminance)
-    assert model.output_luminance is final.luminance
-
-
 # ---- ranks -------------------------------------------------------------------------------------------------------------
 
 
@@ -555,6 +486,25 @@ def test_another_number_of_ranks_goes_on_without_the_dual_variable(images, tmp_p
     assert shared == pytest.approx(model.metric_results, rel=1e-5)
 
 
+# ---- clipping --------------------------------------------------------------------------------------------------------
+
+
+def test_gradients_are_limited_of_the_players_that_are_named(images, tmp_path):
+    options = with_discriminator(lfcsr_options(images))
+    options['train']['grad_clip'] = {'value': 1e-4, 'players': ['o', 'p']}
+    model = built(options, tmp_path)
+    largest = {}
+    for name, player in model.players.items():
+        step = player.optimizer.step
+        player.optimizer.step = lambda name=name, player=player, step=step: (
+            largest.update({name: max(p.grad.abs().max().item() for p in player.parameters)}),
+            step(),
+        )
+    play(model, batches(3))
+    assert largest['o'] <= 1e-4 and largest['p'] <= 1e-4
+    assert largest['g'] > 1e-3 and largest['d'] > 1e-3
+
+
 # ---- options that do not go together -----------------------------------------------------------------------------------
 
 
@@ -582,6 +532,14 @@ def _blurred_high_bands(options):
         (lambda o: o['train']['lfcsr'].update(constraint='regularizer'), 'regularizer_weight: expected a positive'),
         (lambda o: o['train']['lfcsr'].update(constraints='admm'), 'did you mean "constraint"?'),
         (lambda o: o['train']['lfcsr'].update(rho=-1), 'rho'),
+        (lambda o: o['train']['lfcsr'].update(rho=float('inf')), 'train.lfcsr.rho: input should be a finite number'),
+        (lambda o: o['train']['lfcsr'].update(rho=float('nan')), 'train.lfcsr.rho: input should be a finite number'),
+        (lambda o: o['train']['lfcsr'].update(regularizer_weight=float('inf')), 'regularizer_weight: input should be'),
+        (
+            lambda o: o['train']['grad_clip'].update(value=float('nan')),
+            'train.grad_clip.value: input should be a finite',
+        ),
+        (lambda o: o['train']['grad_clip'].update(players=['x']), "players: expected some of g, o, p, d, found 'x'"),
         (lambda o: o['train'].update(accumulate=2), 'needs a model of one player, and LFCSRModel has 3'),
         (lambda o: o['train']['down_opt'].update(reduction='none'), 'down_opt.reduction: expected mean or sum'),
         (lambda o: o['network_g'].update(order='oo'), "expected one of op, po, found 'oo'"),

@@ -7,15 +7,19 @@ import basicsr_ext
 basicsr_ext.register()
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
-from run_helpers import forked, run, write_pairs
+from run_helpers import forked, run, write_options, write_pairs
 
 from basicsr_ext.cli import main
+from basicsr_ext.metrics.lpips_metric import build_lpips
+from basicsr_ext.trainer.check import check
 from basicsr_ext.trainer.checking import check_options
 from basicsr_ext.trainer.checking.source import read_source
+from basicsr_ext.trainer.options import load_yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'losses'))
 from vgg_files import write_vgg
@@ -69,11 +73,11 @@ def test_a_file_is_right_in_every_key(images, tmp_path, name):
     if not name.endswith('pretrain'):
         assert train['lfcsr']['rho'] == pytest.approx(1e-4 * 255**2)
         assert (train['contextual_opt']['loss_weight'], train['down_opt']['loss_weight']) == (0.1, 255)
-        assert (train['gan_opt']['loss_weight'], train['grad_clip']['value'], train['optim_o']['eps']) == (
-            0.001,
-            1e-4,
-            1e-8,
-        )
+        assert (train['gan_opt']['loss_weight'], train['optim_o']['eps']) == (0.001, 1e-8)
+        # of the stages in turn, in one run too: published code limits neither pretraining nor the discriminator
+        assert train['grad_clip'] == {'value': 1e-4, 'players': ['o', 'p']}
+    else:
+        assert not train.get('grad_clip')
 
 
 @pytest.mark.parametrize('name', ['train_LFCSR_HAN_x4_pretrain', 'train_LFCSR_HAN_x4'])
@@ -99,6 +103,40 @@ def test_small_networks_train_and_are_tested(images, tmp_path, name):
     others = [f'datasets:test_{number}=~' for number in (2, 3, 4, 5)]
     others += ['datasets:test_1:filename_tmpl="{}"', f'path:pretrain_network_g={weights}']
     tested = [*on_images(images, 'test_1'), *others, *small[:6]]
-    arguments = ['test', '-opt', str(OPTIONS / 'test_LFCSR_HAN_x4.yml'), '--force_yml', *tested]
+    options = load_yaml(OPTIONS / 'test_LFCSR_HAN_x4.yml')
+    del options['val']['metrics']['lpips']  # tests cannot fetch its weights
+    arguments = ['test', '-opt', str(write_options(tmp_path / 'test.yml', options)), '--force_yml', *tested]
     assert forked(lambda: (os.chdir(tmp_path), main(arguments))[1]) == 0
     assert 'psnr_o' in (tmp_path / 'results/test_LFCSR_HAN_x4/metrics.md').read_text()
+
+
+def test_lpips_is_reported_and_its_extra_is_named_where_it_is_missing(images, tmp_path, monkeypatch):
+    """As published: AlexNet's, of whole images."""
+    monkeypatch.chdir(tmp_path)
+    others = [f'datasets:test_{number}=~' for number in (2, 3, 4, 5)]
+    small = [f'network_g:stage_o:{value}' for value in TINY_HAN] + ['network_g:stage_p:num_block=1']
+    forced = [*on_images(images, 'test_1'), *others, *small, 'datasets:test_1:filename_tmpl="{}"']
+    forced.append('path:pretrain_network_g=~')
+    source = read_source(OPTIONS / 'test_LFCSR_HAN_x4.yml', forced)
+    assert source.values['val']['metrics']['lpips'] == {'type': 'LPIPS', 'net': 'alex', 'better': 'lower'}
+    build_lpips.cache_clear()
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'lpips']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'lpips', None)  # as if it were not installed
+    problems = [str(problem) for problem in check_options(source, is_train=False, root=tmp_path).problems]
+    assert len(problems) == 1 and 'LPIPS needs the package lpips' in problems[0] and '[metrics]' in problems[0]
+
+
+def test_disk_space_counts_what_every_player_keeps(images, tmp_path):
+    """Two numbers a weight: for pretraining's optimizer, for both stages', for the discriminator's."""
+    small = [f'network_g:stage_o:{value}' for value in TINY_HAN] + [f'network_g:stage_p:{x}' for x in TINY_REFINER]
+    small += ['network_d:num_feat=2', 'network_d:num_dense=4', 'logger:save_checkpoint_freq=600000']
+    text = check(
+        OPTIONS / 'train_LFCSR_HAN_x4.yml',
+        force_yml=[*assignments('train_LFCSR_HAN_x4', images), *small],
+        root=tmp_path,
+    )
+    rows = {line.split()[0]: line for line in text.splitlines()}
+    both, d = (int(re.search(r'([\d,]+) parameters', rows[f'network_{letter}'])[1].replace(',', '')) for letter in 'gd')
+    numbers = both + d + 2 * both + 2 * both + 2 * d  # weights; g; o and p together; d
+    assert f'1 of {4 * numbers / 1e3:.1f} KB' in rows['checkpoints']
