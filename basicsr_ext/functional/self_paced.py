@@ -135,7 +135,7 @@ class _SelfPacedLoss(torch.autograd.Function):
 def _loss_and_slope(weights: Tensor, difference: Tensor, criterion: str, loss: Tensor, slope: Tensor) -> None:
     """Writes the loss of weighted differences, and its derivative with respect to the difference."""
     if criterion == 'l1':
-        torch.mul(weights, torch.sign(difference), out=slope)
+        torch.sign(difference, out=slope).mul_(weights)
         torch.mul(slope, difference, out=loss)
         return
     weighted = difference.mul_(weights)

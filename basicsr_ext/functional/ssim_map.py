@@ -7,8 +7,9 @@ Written with the sum s = x + y and the difference d = x - y, whose windowed mean
 
     (m_s^2 - m_d^2 + 2 C1) (v_s - v_d + 2 C2) / ((m_s^2 + m_d^2 + 2 C1) (v_s + v_d + 2 C2)).
 
-This is the usual formula, with less cancellation in it: between similar images the terms of d are small, and variances
-that rounding made negative can be set to 0, which keeps the map within [-1, 1].
+This is the usual formula, with less cancellation in it: between similar images the terms of d are small; variances that
+rounding made negative can be set to 0, which keeps the map within [-1, 1]; and moments are taken of s minus about its mean
+over the image, which changes no variance. Outside of the image is then not 0 but minus that mean.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import torch
 from torch import Tensor
 
 ROWS_PER_BLOCK = 48  # enough for BLAS to be efficient, few enough for a block to be mostly band
-PIXELS_PER_CHUNK = 150_000  # what is computed at once on a CPU, so that it stays in the cache; at least one plane
+PIXELS_PER_CHUNK = 300_000  # what is computed at once on a CPU, so that it stays in the cache; at least one plane
+SHIFT_ROWS = 16  # every how many rows the mean is taken of: it need not be exact
 Blocks = tuple[tuple[slice, slice, Tensor, Tensor], ...]
 
 
@@ -138,43 +140,49 @@ def ssim_chunks(x: Tensor, y: Tensor, settings: SSIMSettings) -> Iterator[tuple[
 def _similarity(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
     """SSIM of planes (planes, height, width).
 
-    Four images go through the window, and lie as (height, planes, 4, width): so both passes are products of matrices.
+    Four images go through the window, and lie as (4, height, planes, width): so both passes are products of matrices.
     """
     planes, height, width = x.shape
-    images = x.new_empty(height, planes, 4, width)
-    s, d = images[:, :, 0], images[:, :, 1]
+    images = x.new_empty(4, height, planes, width)
+    s, d = images[:2]
     torch.add(x.transpose(0, 1), y.transpose(0, 1), out=s)
     torch.sub(x.transpose(0, 1), y.transpose(0, 1), out=d)
-    torch.mul(images[:, :, :2], images[:, :, :2], out=images[:, :, 2:])
-    blurred = _blur(images, settings)
+    shift = s[::SHIFT_ROWS].mean((0, 2))[:, None]
+    s.sub_(shift)
+    torch.mul(images[:2], images[:2], out=images[2:])
+    _blur(images, settings)
 
-    means, variances = blurred[:, :, :2], blurred[:, :, 2:]
-    means.mul_(means)  # they are squared from here on
-    variances.sub_(means).clamp_(min=0)
-    of_sum, of_difference = blurred[:, :, 0::2], blurred[:, :, 1::2]
-    of_sum.add_(_constants(settings, x.dtype, x.device))
-    factors = of_sum - of_difference
-    factors.div_(of_sum.add_(of_difference))
-    result = x.new_empty(planes, height, width)
-    torch.mul(factors[:, :, 0], factors[:, :, 1], out=result.transpose(0, 1))
-    return result
+    outside = torch.stack([-shift, shift * shift])[:, None]  # values of s and its square outside of the image
+    images[0::2].addcmul_(_weight_outside(height, width, settings, x.dtype, x.device), outside)
+    means, variances = images[:2], images[2:]
+    variances.addcmul_(means, means, value=-1).clamp_(min=0)
+    s.add_(shift)
+    torch.addcmul(s.new_full((), 2 * settings.c1), s, s, out=s)
+    d.mul_(d)
+    variances[0].add_(2 * settings.c2)
+    of_sum, of_difference = images[0::2], images[1::2]
+    parts = of_difference.div_(of_sum.add_(of_difference))  # a factor of SSIM is 1 - 2 part
+    similarity = x.new_empty(planes, height, width)
+    luminance = torch.sub(s.new_ones(()), parts[0], alpha=2, out=s)
+    torch.addcmul(luminance, luminance, parts[1], value=-2, out=similarity.transpose(0, 1))
+    return similarity
 
 
-def _blur(images: Tensor, settings: SSIMSettings) -> Tensor:
-    """Applies the window to images (height, planes, 4, width) in place, as a banded matrix product along each side.
+def _blur(images: Tensor, settings: SSIMSettings) -> None:
+    """Applies the window to images (4, height, planes, width) in place, as a banded matrix product along each side.
 
     Autocast leaves products alone whose output is given.
     """
-    height, _, _, width = images.shape
+    count, height, _, width = images.shape
     between = torch.empty_like(images)
     with _full_precision():
-        source, target = images.view(height, -1), between.view(height, -1)
+        sources, targets = images.view(count, height, -1), between.view(count, height, -1)
         for outputs, inputs, weights, _ in _blocks(height, settings, images.dtype, images.device):
-            torch.mm(weights, source[inputs], out=target[outputs])
+            for source, target in zip(sources, targets, strict=True):
+                torch.mm(weights, source[inputs], out=target[outputs])
         source, target = between.view(-1, width), images.view(-1, width)
         for outputs, inputs, _, transposed in _blocks(width, settings, images.dtype, images.device):
             torch.mm(source[:, inputs], transposed, out=target[:, outputs])
-    return images
 
 
 @contextmanager
@@ -203,14 +211,19 @@ def gaussian_window(size: int, sigma: float) -> Tensor:
     return weights / weights.sum()
 
 
+def _banded(length: int, settings: SSIMSettings) -> Tensor:
+    """The window along one side as a banded matrix, float64."""
+    window = gaussian_window(settings.window_size, settings.sigma)
+    offsets = torch.arange(length)[None] - torch.arange(length)[:, None] + settings.window_size // 2
+    inside = (offsets >= 0) & (offsets < settings.window_size)
+    return torch.where(inside, window[offsets.clamp(0, settings.window_size - 1)], 0.0)
+
+
 @lru_cache(maxsize=64)
 def _blocks(length: int, settings: SSIMSettings, dtype: torch.dtype, device: torch.device) -> Blocks:
     """The window along one side as a banded matrix, in blocks: outputs, inputs, weights, weights transposed."""
     reach = settings.window_size // 2
-    window = gaussian_window(settings.window_size, settings.sigma)
-    offsets = torch.arange(length)[None] - torch.arange(length)[:, None] + reach
-    inside = (offsets >= 0) & (offsets < settings.window_size)
-    matrix = torch.where(inside, window[offsets.clamp(0, settings.window_size - 1)], 0.0)
+    matrix = _banded(length, settings)
     blocks = []
     for start in range(0, length, ROWS_PER_BLOCK):
         outputs = slice(start, min(start + ROWS_PER_BLOCK, length))
@@ -221,8 +234,11 @@ def _blocks(length: int, settings: SSIMSettings, dtype: torch.dtype, device: tor
     return tuple(blocks)
 
 
-@lru_cache(maxsize=16)
-def _constants(settings: SSIMSettings, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """2 C1 and 2 C2 as (2, 1), to be added to the means' and variances' maps."""
+@lru_cache(maxsize=4)
+def _weight_outside(
+    height: int, width: int, settings: SSIMSettings, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """How much of each pixel's window lies outside of the image, (height, 1, width)."""
+    inside = torch.outer(_banded(height, settings).sum(1), _banded(width, settings).sum(1))
     with torch.inference_mode(False):
-        return torch.tensor([[2 * settings.c1], [2 * settings.c2]], dtype=dtype, device=device)
+        return (1 - inside)[:, None].to(device, dtype, copy=True)

@@ -39,7 +39,8 @@ class CriaLoss(nn.Module):
         scales: Criterion -> factor, since criteria are compared as numbers; default 1.
         mask_grad: Whether the projector learns from the criteria, too; it could lower the loss by moving the masks.
         logged: Criteria whose means are logged besides those that a view compares; they cost time only in iterations that
-            are printed. Default: all for which nothing further is to be loaded. An empty list: none.
+            are printed. Default: all, but perceptual ones only where one of them is compared; VGG-19 then reaches up to the
+            top layers. An empty list: none.
         pixel_norm: ``l2`` (Euclidean) or ``l1``: what ``pix`` measures.
         feature_norm: ``l1`` or ``l2``: what ``perc_b`` and ``perc_t`` measure.
         channels: What channels' differences become: their ``mean``, or their ``max``.

@@ -6,6 +6,7 @@ import math
 
 import torch
 from basicsr.losses.loss_util import weight_reduce_loss
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ class PSPLLoss(nn.Module):
 
     The iteration sets the pace. Who knows it tells the loss by :meth:`set_iteration`: our models do, and ``basicsr
     train`` does it for stock models. Under BasicSR's own command the loss counts its forward calls in training, to the
-    same numbers; what BasicSR resumes there knows nothing of losses, and needs ``start_iteration``.
+    same numbers where it is called once an iteration, and says so in the log: what BasicSR resumes there knows nothing of
+    losses, and needs ``start_iteration``.
 
     Args:
         gamma: Height of the attention, positive (Eq. 6).
@@ -86,7 +88,7 @@ class PSPLLoss(nn.Module):
         self.step_iters = step_iters
         self.criterion, self.loss_weight, self.reduction = criterion, loss_weight, reduction
         self.iteration = int(start_iteration)
-        self._is_told = False
+        self._is_told = self._has_counted = False
 
     def set_iteration(self, iteration: int) -> None:
         """Tells the loss the iteration, counted from 1; from then on it does not count by itself."""
@@ -107,7 +109,7 @@ class PSPLLoss(nn.Module):
             weight: Of the pixels, (N, C, H, W) or (N, 1, H, W), as BasicSR's pixel losses take it.
         """
         if not self._is_told and self.training and torch.is_grad_enabled() and pred.requires_grad:
-            self.iteration += 1
+            self._count()
         losses = self_paced_loss(
             pred,
             target,
@@ -118,6 +120,16 @@ class PSPLLoss(nn.Module):
             settings=self.settings,
         )
         return self.loss_weight * weight_reduce_loss(losses, weight, self.reduction)
+
+    def _count(self) -> None:
+        """Takes a forward call for an iteration; warns once that this is not saved with checkpoints."""
+        if not self._has_counted:
+            self._has_counted = True
+            get_root_logger().warning(
+                f'PSPLLoss is not told the iteration, and counts its calls, from {self.iteration} on: a run that is resumed '
+                'needs start_iteration in the options of this loss. "basicsr train" needs nothing.'
+            )
+        self.iteration += 1
 
     def extra_state(self) -> dict[str, int]:
         """Returns what a checkpoint keeps of the loss."""

@@ -163,12 +163,6 @@ class AILModel(TrainingModel):
 
     def _begin_round(self, number: int, iteration: int) -> None:
         if self.importance is not None:
-            if iteration != number * self.round_length + 1:
-                raise UserError(
-                    f'The checkpoint of iteration {iteration - 1} belongs to round {self.round}. With this number of ranks '
-                    f'epochs, and so rounds, have another length, and that would be within round {number}. Go on with the '
-                    'number of ranks it was saved by.'
-                )
             record = self.importance.begin(number, iteration - 1)
             self.ranks.on_first(lambda: self._draw_pictures(number))
             self._note_round(number, iteration - 1, record)
@@ -231,11 +225,19 @@ class AILModel(TrainingModel):
 
     def extra_state(self) -> dict[str, Any]:
         state = super().extra_state()
-        state['ail'] = {'round': self.round, **(self.importance.extra_state() if self.importance else {})}
+        state['ail'] = {'round': self.round, 'round_length': self.round_length}
+        state['ail'].update(self.importance.extra_state() if self.importance else {})
         return state
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         super().load_extra_state(state)
+        before = state['ail']['round_length']
+        if before != self.round_length:
+            raise UserError(
+                f'train.ail.round_epochs: the checkpoint was saved with rounds of {before} iterations, and here they have '
+                f'{self.round_length}, since epochs have another length with this number of ranks. Go on with the number of '
+                'ranks it was saved by.'
+            )
         self.round = state['ail']['round']  # None: kept before the first maps were made
         self._round_saved = self.round or 0
         if self.importance is not None and self.round is not None:

@@ -89,7 +89,7 @@ class TrainingModel(SRModel):
         self.step = StepOptions.parse({k: train_opt[k] for k in StepOptions.model_fields if k in train_opt}, 'train')
         self.step.apply_globally()
         clip, guard = train_opt.get('grad_clip'), train_opt.get('guard')
-        self.grad_clip = None if clip is None else GradClip.parse(clip, 'train.grad_clip')
+        self.grad_clip = None if clip is None else self._parse_clip(clip)
         self.guard = None if guard is None else Guard(GuardOptions.parse(guard, 'train.guard'))
         self.ema_decay = train_opt.get('ema_decay', 0)
         if self.ema_decay > 0:
@@ -178,8 +178,13 @@ class TrainingModel(SRModel):
         step = StepOptions.parse({k: opt['train'][k] for k in StepOptions.model_fields if k in opt['train']}, 'train')
         step.check_accumulation(opt, len(cls.player_names))
         if opt['train'].get('grad_clip'):
-            clip = GradClip.parse(opt['train']['grad_clip'], 'train.grad_clip')
-            clip.check_players([*cls.player_names, *cls.optional_player_names])
+            cls._parse_clip(opt['train']['grad_clip'])
+
+    @classmethod
+    def _parse_clip(cls, block: Mapping[str, Any]) -> GradClip:
+        clip = GradClip.parse(block, 'train.grad_clip')
+        clip.check_players([*cls.player_names, *cls.optional_player_names])
+        return clip
 
     def bind(self, train_set: Any) -> None:
         """Meets the training set after both are built; here nothing is done."""

@@ -75,9 +75,9 @@ class ImportanceMaps:
             size = (path / 'maps.bin').stat().st_size
             if record['key'] != (key or record['key']) or size != self._bytes(len(self.shapes)):
                 return False
+            self._values = np.memmap(path / 'maps.bin', self.dtype, 'r')
         except (OSError, ValueError, KeyError):
             return False
-        self._values = np.memmap(path / 'maps.bin', self.dtype, 'r')
         self.round, self.record = number, record
         return True
 
@@ -176,10 +176,10 @@ class ImportanceMaps:
             json.dump(record, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        (partial / 'key').unlink()
-        (partial / 'done.bin').unlink()
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
+        for name in ('key', 'done.bin'):  # not before: without them a killed update would begin anew
+            (path / name).unlink()
 
     def remove_before(self, number: int) -> None:
         """Removes the maps of earlier rounds; called by the first rank."""

@@ -81,5 +81,5 @@ def _written(maps: ImportanceMaps, write: Callable[[], Any]) -> Any:
     except OSError as error:
         raise UserError(
             f'{maps.folder}: importance maps cannot be written ({error}). All ranks need the same folder, with room for '
-            'two rounds: make room, or move the experiment to another place; then go on with --auto_resume.'
+            'three rounds: make room, or move the experiment to another place; then go on with --auto_resume.'
         ) from None

@@ -153,7 +153,8 @@ class StageValidation:
         super()._initialize_best_metric_results(dataset_name)
         record = self.best_metric_results[dataset_name]
         metrics = self.opt['val']['metrics']
-        better = {f'{name}{self._ending}': block.get('better', 'higher') for name, block in metrics.items()}
-        for name, which in {**better, LL_DIFFERENCE: 'lower'}.items():
+        better = {name: block.get('better', 'higher') for name, block in metrics.items()}
+        names = self.scores_of(list(metrics), self.opt['network_g'])
+        for name, which in zip(names, [*better.values(), *better.values(), 'lower'], strict=True):
             worst = float('-inf') if which == 'higher' else float('inf')
             record.setdefault(name, {'better': which, 'val': worst, 'iter': -1})

@@ -59,17 +59,7 @@ def teacher_from_text(text: str, scale: int | None) -> tuple[dict[str, Any], int
 def build_teacher(
     network: Mapping[str, Any], weights: str | Path, param_key: str | None, device: torch.device
 ) -> torch.nn.Module:
-    """Builds a network of BasicSR's registry in evaluation mode, with trained weights.
-
-    Args:
-        network: Network option: ``type`` and the arguments of that class.
-        weights: File of weights.
-        param_key: Entry of that file; ``None`` chooses.
-        device: Where the network shall run.
-
-    Raises:
-        UserError: The type is unknown, its arguments are wrong, or the weights do not fit.
-    """
+    """Builds a teacher as :func:`basicsr_ext.models.teacher.build_teacher` does, after all networks are registered."""
     basicsr_ext.register()
     from basicsr_ext.models import teacher
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -72,13 +72,16 @@ class LmdbReader:
     def announce(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Makes the system read parts of the file, and nothing around them, while it goes on here.
 
+        A hint: where the file cannot be opened once more, nothing happens.
+
         Args:
             ranges: First byte and number of bytes of each; they may reach behind the end.
         """
-        if hasattr(os, 'posix_fadvise'):
-            with open(self._folder / 'data.mdb', 'rb', buffering=0) as file:
-                for first, size in ranges:
-                    os.posix_fadvise(file.fileno(), first, size, os.POSIX_FADV_WILLNEED)
+        if not hasattr(os, 'posix_fadvise'):
+            return
+        with suppress(OSError), open(self._folder / 'data.mdb', 'rb', buffering=0) as file:
+            for first, size in ranges:
+                os.posix_fadvise(file.fileno(), first, size, os.POSIX_FADV_WILLNEED)
 
     def _begin(self) -> lmdb.Transaction:
         environment = self._open_environment()

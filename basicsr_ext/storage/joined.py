@@ -48,11 +48,16 @@ class JoinedStore(ImageStore):
         return store._read(inner, top, left, height, width)
 
     def windows(self, places: Sequence[tuple[str, int, int]], height: int, width: int) -> list[np.ndarray]:
-        found = []
-        for key, top, left in places:
+        asked: dict[int, tuple[ImageStore, list[int], list[tuple[str, int, int]]]] = {}  # each store at once
+        for position, (key, top, left) in enumerate(places):
             store, inner = self._find(key)
-            found += store.windows([(inner, top, left)], height, width)
-        return found
+            _, positions, inside = asked.setdefault(id(store), (store, [], []))
+            positions.append(position)
+            inside.append((inner, top, left))
+        found: dict[int, np.ndarray] = {}
+        for store, positions, inside in asked.values():
+            found.update(zip(positions, store.windows(inside, height, width), strict=True))
+        return [found[position] for position in range(len(places))]
 
     def _find(self, key: str) -> tuple[ImageStore, str]:
         name, _, inner = key.partition('/')

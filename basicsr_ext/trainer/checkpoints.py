@@ -241,7 +241,9 @@ _FREE = re.compile(
     |train\.total_iter
     |datasets\.(?!train\.).*
     |datasets\.train\.(name|dataroot\w*|meta_info\w*|io_backend.*|num_worker_per_gpu|prefetch_mode|num_prefetch_queue
-        |pin_memory|persistent_workers)""",
+        |pin_memory|persistent_workers)
+    |train\.ail\.(update_tile|update_overlap|pictures.*)
+    |train\.lfcsr\.forwards""",
     re.VERBOSE,
 )
 

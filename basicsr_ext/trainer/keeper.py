@@ -65,7 +65,7 @@ class Keeper:
         model.save_training_state = self._save_training_state
         model.resume_training = self._resume_training
         model.validation = self._validation
-        if hasattr(model, 'ranks'):
+        if isinstance(getattr(model, 'ranks', None), Ranks):
             ranks = opt['rank'], opt['world_size'], on_all_ranks
             model.ranks = Ranks(*ranks, self.keep_iterations_done, self.leave_if_asked)
 

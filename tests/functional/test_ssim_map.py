@@ -4,35 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional
+from ssim_images import HARD_IMAGES, pair, textbook_map, with_edges
 
 from basicsr_ext.functional import ssim_map as module
 from basicsr_ext.functional.ssim_map import SSIMSettings, gaussian_window, ssim_map
-
-
-def textbook_map(x: torch.Tensor, y: torch.Tensor, settings: SSIMSettings | None = None) -> torch.Tensor:
-    """SSIM of images (N, C, H, W) by five convolutions, in their own type."""
-    settings = settings or SSIMSettings()
-    window = gaussian_window(settings.window_size, settings.sigma)
-    channels = x.shape[1]
-    kernel = torch.outer(window, window).to(x.dtype).expand(channels, 1, -1, -1)
-
-    def blur(image):
-        return functional.conv2d(image, kernel, padding=settings.window_size // 2, groups=channels)
-
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + settings.c1) / (mean_x**2 + mean_y**2 + settings.c1)
-    return luminance * (2 * cov + settings.c2) / (var_x + var_y + settings.c2)
-
-
-def pair(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two images in [0, 1] that resemble each other, with flat parts and edges."""
-    generator = torch.manual_seed(seed)
-    y = torch.rand(shape, generator=generator, dtype=torch.float64).round(decimals=1)
-    y[..., : shape[-1] // 2] = 0.75
-    x = (0.9 * y + 0.1 * torch.rand(shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
-    return x.to(dtype), y.to(dtype)
 
 
 @pytest.mark.parametrize('shape', [(1, 1, 1, 1), (2, 3, 7, 160), (1, 1, 97, 5), (3, 3, 48, 49), (1, 2, 150, 101)])
@@ -88,12 +63,28 @@ def test_stays_within_its_bounds_where_rounding_makes_variances_negative():
     assert result.isfinite().all() and result.min() >= -1 and result.max() <= 1
 
 
-@pytest.mark.parametrize('scale', [1.0, 255.0])
-def test_float32_is_nearer_to_float64_than_the_usual_formula(scale):
-    x, y = (scale * image for image in pair(2, 3, 96, 96, dtype=torch.float32))
-    exact = textbook_map(x.double(), y.double())
-    ours, usual = ((values - exact).abs() for values in (ssim_map(x, y), textbook_map(x, y)))
-    assert ours.max() < usual.max() and ours.mean() < 0.5 * usual.mean()
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('images', HARD_IMAGES)
+@pytest.mark.parametrize('data_range', [1.0, 1 / 255, 255.0])
+def test_float32_is_nearer_to_float64_than_the_usual_formula(images, seed, data_range):
+    """On average and at the worst pixel, with the paper's constants, the published ones, and images in [0, 255]."""
+    x, y = (image * max(data_range, 1) for image in images(seed))
+    settings = SSIMSettings(data_range)
+    exact = textbook_map(x.double(), y.double(), settings)
+    ours, usual = ((values - exact).abs() for values in (ssim_map(x, y, settings), textbook_map(x, y, settings)))
+    assert ours.max() < 0.5 * usual.max() and ours.mean() < 0.5 * usual.mean()
+
+
+def test_a_constant_added_to_both_images_changes_only_the_means():
+    """Variances are taken of what differs from the mean: those of a bright image are as exact as those of a dark one."""
+    x, y = with_edges(0)
+    settings = SSIMSettings(data_range=1 / 255)
+    errors = []
+    for offset in (0, 30):
+        shifted = x + offset, y + offset
+        exact = textbook_map(*(image.double() for image in shifted), settings)[..., 5:-5, 5:-5]
+        errors.append((ssim_map(*shifted, settings)[..., 5:-5, 5:-5] - exact).abs().mean())
+    assert errors[1] < 100 * errors[0]
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
@@ -136,7 +127,7 @@ def test_no_gradient_flows_and_images_are_left_alone():
 def test_what_inference_mode_cached_can_be_used_outside():
     x, y = pair(1, 1, 33, 35, dtype=torch.float32)
     module._blocks.cache_clear()
-    module._constants.cache_clear()
+    module._weight_outside.cache_clear()
     with torch.inference_mode():
         ssim_map(x, y)
     assert ssim_map(x, y).add_(1).isfinite().all()

@@ -91,6 +91,9 @@ def test_basicsrs_own_command_has_the_loss_count(images, tmp_path, deltas, monke
     monkeypatch.setattr(sys, 'argv', ['train.py', '-opt', str(path)])
     train_pipeline(str(tmp_path))
     assert deltas == [(iteration / 2, False) for iteration in range(1, 8)]
+    log = next((tmp_path / 'experiments/run').glob('train_*.log')).read_text()
+    assert log.count('PSPLLoss is not told the iteration, and counts its calls, from 0 on') == 1
+    assert 'start_iteration' in log
 
 
 def test_counting_and_being_told_train_to_the_same_weights(images, tmp_path):

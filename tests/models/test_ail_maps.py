@@ -7,6 +7,7 @@ import basicsr_ext
 basicsr_ext.register()
 
 import logging
+import os
 import threading
 
 import numpy as np
@@ -236,6 +237,22 @@ def test_a_round_that_lacks_a_map_is_no_round(tmp_path):
         make(maps, 0, 'key', lambda image: (torch.ones(1, 4, 4), 0.0), idle)
     assert not maps.open(0, 'key')
     make(maps, 0, 'key', lambda image: (torch.ones(1, 4, 4), 0.0))
+    assert maps.open(0, 'key')
+
+
+def test_an_update_that_is_killed_when_it_appears_loses_nothing(tmp_path, monkeypatch):
+    maps, made = ImportanceMaps(tmp_path, [(4, 4)] * 2, 1), []
+
+    def of_image(image):
+        made.append(image)
+        return torch.ones(1, 4, 4), 0.0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make(maps, 0, 'key', of_image)
+    make(maps, 0, 'key', of_image)
+    assert sorted(made) == [0, 1]
     assert maps.open(0, 'key')
 
 

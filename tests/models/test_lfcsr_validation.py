@@ -122,7 +122,7 @@ def test_the_other_stages_scores_are_named_by_the_order(images, tmp_path, capfd)
     options['logger']['keep_best'] = 'psnr_p'
     assert train(tmp_path, options) == 2
     assert (
-        'logger.keep_best: expected the name of one of val.metrics, found psnr_p; did you mean "psnr'
+        'logger.keep_best: expected the name of a score of val.metrics, found psnr_p; did you mean "psnr'
         in capfd.readouterr().err
     )
 

@@ -37,6 +37,20 @@ def test_keys_and_pixels(stores):
         np.testing.assert_array_equal(window, images[name][top : top + 4, left : left + 5])
 
 
+def test_each_store_is_asked_for_all_its_windows_at_once(stores, monkeypatch):
+    _, parts = stores
+    asked = []
+    for name, store in parts.items():
+        monkeypatch.setattr(
+            store,
+            'windows',
+            lambda places, *size, name=name: asked.append(name) or [(name, *place) for place in places],
+        )
+    found = JoinedStore(parts).windows([('b/y', 0, 0), ('a/deep/x', 2, 1), ('b/x', 1, 1)], 4, 5)
+    assert found == [('b', 'y', 0, 0), ('a', 'deep/x', 2, 1), ('b', 'x', 1, 1)]
+    assert asked == ['b', 'a']
+
+
 def test_refused(stores, tmp_path):
     _, parts = stores
     joined = JoinedStore(parts)

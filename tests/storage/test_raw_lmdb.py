@@ -222,6 +222,14 @@ def test_new_stripes_are_announced_all_at_once_and_where_they_lie(tmp_path, monk
     assert len(announced) == len(wanted)
 
 
+def test_a_file_that_was_moved_away_is_read_as_long_as_it_is_open(path):
+    store = RawLmdbStore(path)
+    store.windows([('image', 20, 2)], 30, 40)
+    (path / 'data.mdb').rename(path / 'moved.mdb')
+    (window,) = store.windows([('image', 600, 9)], 30, 40)  # a new stripe, which cannot be announced
+    np.testing.assert_array_equal(window, IMAGE[600:630, 9:49])
+
+
 @pytest.mark.parametrize('offset', [0, 10**12])
 def test_wrong_offsets_do_no_harm(offset, path):
     edit_index(path, offsets={'image': offset})

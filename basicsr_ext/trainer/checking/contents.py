@@ -49,7 +49,7 @@ class Contents:
         is_paired: Whether it is one of BasicSR's that cut GT and LQ images alike.
         smallest_gt: The GT image with the shortest side; ``None`` where none was looked at.
         mismatch: About the first pair whose sizes do not fit; ``None`` where all do. In validation a GT image may be larger,
-            by less than a pixel of scale.
+            since BasicSR cuts off the rest, but not by another scale.
         channels: Of the images that it gives; ``None`` where that is not known.
         has_gt: Whether its samples have GT images.
     """

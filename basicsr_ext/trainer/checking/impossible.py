@@ -83,7 +83,7 @@ def check_validation(report: Report, datasets: Mapping[str, type], metrics: Mapp
     if isinstance(best, str) and best not in known:
         report.error(
             ('logger', 'keep_best'),
-            f'expected the name of one of val.metrics, found {brief(best)}; {known_names(best, known)}',
+            f'expected the name of a score of val.metrics, found {brief(best)}; {known_names(best, known)}',
         )
     elif isinstance(best, str) and not any(phase_of(name) == 'val' for name in structure.datasets(report)):
         report.error(

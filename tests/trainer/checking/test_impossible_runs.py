@@ -267,7 +267,7 @@ def test_metrics_that_are_not_ready(images):
         ),
         (
             {'val.metrics': None, 'logger.keep_best': 'psnr'},
-            'logger.keep_best: expected the name of one of val.metrics',
+            'logger.keep_best: expected the name of a score of val.metrics',
         ),
         (
             {'network_g': {'type': 'VGGFeatureExtractor', 'layer_name_list': ['conv1_1']}},
@@ -534,6 +534,16 @@ def test_paths_may_have_moved_when_a_run_goes_on(tmp_path):
         check_same_run(options(here), options(there))
     with pytest.raises(basicsr_ext.UserError, match=r'train\.precision'):
         check_same_run(options(there, precision='fp32'), options(there, precision='bf16'))
+
+
+def test_what_only_saves_memory_may_change_when_a_run_goes_on():
+    for method, before, after in (
+        ('ail', {'update_tile': None}, {'update_tile': 256, 'update_overlap': 32, 'pictures': ['a']}),
+        ('lfcsr', {'forwards': 'shared'}, {'forwards': 'lean'}),
+    ):
+        check_same_run({'train': {method: before}}, {'train': {method: after}})
+    with pytest.raises(basicsr_ext.UserError, match=r'train\.ail\.step'):
+        check_same_run({'train': {'ail': {'step': 0.1}}}, {'train': {'ail': {'step': 0.2}}})
 
 
 # ---- places ----------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def installed(name: str) -> types.ModuleType:
         ('val.metrics.psnr.type', 'calculate_psnr_pt', 'takes tensors, and validation gives arrays: use calculate_psnr.'),
         ('logger.print_freq', 0, 'expected a whole number from 1 on, found 0.'),
         ('logger.wandb', {'project': 'x'}, 'logger.use_tb_logger: expected true'),
-        ('logger.keep_best', 'ssim', "expected the name of one of val.metrics, found ssim; known: psnr."),
+        ('logger.keep_best', 'ssim', "expected the name of a score of val.metrics, found ssim; known: psnr."),
         ('path.pretrain_network', 'x', 'unknown option of this block; did you mean "pretrain_network_g"?'),
         ('path.strict_load_g', 1, 'expected true or false, found 1.'),
         # files
