@@ -95,9 +95,18 @@ class LFCSR(nn.Module):
 
         Returns:
             The image of the stage that runs second, (N, C, H scale, W scale); or those of both, by their roles.
+
+        Raises:
+            UserError: The stage that runs second does not keep the image's size.
         """
         first = self.first(x)
         second = self.second(first)
+        if first.shape != second.shape:
+            enlarging, keeping = (f'stage_{stage}' for stage in self.order)
+            raise UserError(
+                f'LFCSR: with order: {self.order} {enlarging} enlarges and {keeping} keeps the size, found images of '
+                f'{first.shape[-2]}x{first.shape[-1]} and {second.shape[-2]}x{second.shape[-1]}. Check upscale of both.'
+            )
         return self.by_role(first, second) if return_stages else second
 
     def by_role(self, first: Tensor, second: Tensor) -> Stages:

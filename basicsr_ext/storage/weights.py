@@ -104,11 +104,19 @@ def match_weights(
         The tensors that fit, and which share of the network's they are, as a sentence.
 
     Raises:
-        UserError: Names or shapes do not fit; names the first of them. Without ``strict``: nothing fits.
+        UserError: Names or shapes do not fit; names the first of them. Without ``strict``: nothing fits. Nothing is there to
+            leave out.
     """
     published_keys = getattr(network, 'published_keys', None)
     if published_keys is not None and not state.keys() <= network.state_dict().keys():
         state = published_keys(state)
+    names = [*network.state_dict(), *state]
+    for beginning in leave_out:
+        if not any(key.startswith(beginning) for key in names):
+            raise UserError(
+                f"{path}: expected beginnings of tensors' names to leave out, such as {names[0]}, found {beginning!r}, with "
+                'which none begins. Correct path.pretrain_network_*_leave_out.'
+            )
     own = {key: value for key, value in network.state_dict().items() if not key.startswith(tuple(leave_out))}
     state = {key: value for key, value in state.items() if not key.startswith(tuple(leave_out))}
     problems = {

@@ -83,6 +83,14 @@ def test_published_weights_of_both_stages(golden_dir):
             )
 
 
+def test_a_second_stage_that_enlarges_is_refused():
+    network = LFCSR(SR, REFINER, order='po')
+    with pytest.raises(
+        UserError, match='with order: po stage_p enlarges and stage_o keeps the size, found images of 8x6'
+    ):
+        network(torch.rand(1, 3, 8, 6))
+
+
 @pytest.mark.parametrize('order', ['op', 'po'])
 @pytest.mark.parametrize('prefix', ['', 'own'])
 def test_weights_of_the_first_stage_alone_start_a_run(tmp_path, order, prefix):

@@ -145,6 +145,8 @@ def test_names_left_out_are_those_of_the_network():
         'residual_layer.0.conv.weight': source.body[0].weight,
         'output.weight': source.conv_last.weight,
     }
+    with pytest.raises(UserError, match=r"such as conv_first.weight, found 'conv_lost', with which none begins"):
+        fit_weights(network, published, 'published.pth', leave_out=['conv_lost'])
     fit_weights(network, published, 'published.pth', leave_out=['conv_last'])
     assert torch.equal(network.conv_first.weight, source.conv_first.weight)
     assert torch.equal(network.conv_last.weight, old)

@@ -11,6 +11,7 @@ import torchvision
 from basicsr.archs.vgg_arch import NAMES, VGG_PRETRAIN_PATH, insert_bn
 from basicsr.utils.registry import LOSS_REGISTRY
 
+from basicsr_ext.errors import UserError
 from basicsr_ext.trainer.checking.kinds import NUMBER
 from basicsr_ext.trainer.checking.networks import quiet
 from basicsr_ext.trainer.checking.problems import KeyPath, brief, found, known_names
@@ -67,6 +68,8 @@ def _try_to_build(report: Report, path: KeyPath, loss: Any) -> None:
     try:
         with quiet():
             loss(**arguments)
+    except UserError as error:
+        report.refused(path, error)
     except Exception as error:  # whatever the constructor makes of a wrong argument
         report.error(path, f'{loss.__name__} cannot be built with these options ({brief(error)}).')
 

@@ -113,9 +113,11 @@ def _run(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor
     try:
         with torch.no_grad(), quiet(), _CheckedConvolutions():
             output = network.to('meta').eval()(images)
+    except UserError as error:
+        report.refused(path, error)
     except Exception as error:
         reason = brief(str(error).strip().partition('\n')[0])
-        if isinstance(error, (AssertionError, ValueError, UserError)) or (
+        if isinstance(error, (AssertionError, ValueError)) or (
             isinstance(error, RuntimeError) and _SHAPES.search(reason)
         ):
             report.error(path, f'{type(network).__name__} does not take images of {_shape(images)} ({reason}).')

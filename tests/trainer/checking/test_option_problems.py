@@ -103,6 +103,8 @@ def installed(name: str) -> types.ModuleType:
          'train.perceptual_opt.vgg_type: unknown VGG \'vgg29\'; did you mean "vgg19"?'),
         ('train.pixel_opt', {'type': 'GANLoss', 'gan_type': 'vanilla'}, 'expected a loss such as L1Loss, found GANLoss'),
         ('train.pixel_opt.reduction', 'none', 'expected mean or sum, since training needs a single number, found none.'),
+        ('train.perceptual_opt', {'type': 'FeatureLoss', 'vgg_weights': '/lost.pth', 'layer_weights': {'relu3_4': 1}},
+         '/lost.pth'),
         ('train.pixel_opt.loss_weight', 10**30, 'train.pixel_opt.loss_weight: expected a number, found 1000'),
         # optimizers and schedulers
         ('train.optim_g.type', 'LBFGS', 'expected an optimizer that steps once a gradient, found LBFGS.'),
