@@ -568,4 +568,11 @@ def test_a_discriminator_of_another_size_is_refused(images, tmp_path, capfd):
     options = with_discriminator(lfcsr_options(images))
     options['network_d'] = {'type': 'SRGANDiscriminator', 'input_size': 128, 'num_feat': 2}
     assert train(tmp_path, options) == 2
-    assert '(input_size is 128, and patches (datasets.train.gt_size) are 32x32)' in capfd.readouterr().err
+    assert 'input_size is 128, and patches (datasets.train.gt_size) are 32x32' in capfd.readouterr().err
+
+
+def test_a_second_stage_that_enlarges_is_refused_before_the_run(images, tmp_path, capfd):
+    options = lfcsr_options(images)
+    options['network_g']['order'] = 'po'
+    assert train(tmp_path, options) == 2
+    assert 'with order: po stage_p enlarges and stage_o keeps the size' in capfd.readouterr().err

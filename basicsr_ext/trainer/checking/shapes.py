@@ -115,6 +115,7 @@ def _run(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor
             output = network.to('meta').eval()(images)
     except UserError as error:
         report.refused(path, error)
+        return None
     except Exception as error:
         reason = brief(str(error).strip().partition('\n')[0])
         if isinstance(error, (AssertionError, ValueError)) or (
