@@ -40,6 +40,7 @@ basicsr_ext.register()
 
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from common.memory import keep_freed_memory
 from torch.utils.data import DataLoader
 
 from basicsr_ext.data.crop_geometry import copy_flipped
@@ -292,15 +293,6 @@ def medians(times: list[tuple[float, float]]) -> tuple[float, float]:
     """Median of each side."""
     theirs, ours = zip(*times, strict=True)
     return statistics.median(theirs), statistics.median(ours)
-
-
-def keep_freed_memory() -> None:
-    """Stops glibc from returning large buffers to the system, so that page faults do not drown what is measured."""
-    if sys.platform == 'linux':
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, 'mallopt'):
-            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
 def main() -> None:

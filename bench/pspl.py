@@ -13,7 +13,6 @@ and that bf16 autocast changes nothing. With a GPU the same is measured there. T
 from __future__ import annotations
 
 import argparse
-import ctypes
 import statistics
 import sys
 import time
@@ -25,6 +24,8 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.memory import keep_freed_memory
+
 from basicsr_ext.functional.self_paced import self_paced_loss
 from basicsr_ext.functional.ssim_map import SSIMSettings, gaussian_window, ssim_map
 
@@ -81,15 +82,6 @@ def images(device: torch.device, seed: int = 0, shape: tuple[int, ...] = SHAPE) 
     hr = (hr + 0.3 * functional.interpolate(blocks.float(), size=(height, width))).clamp(0, 1)
     sr = functional.avg_pool2d(hr, 3, 1, 1) + 0.005 * torch.randn(shape, generator=generator)
     return sr.clamp(0, 1).to(device), hr.to(device)
-
-
-def keep_freed_memory() -> None:
-    """Stops glibc from returning large buffers to the system, so that page faults do not drown what is measured."""
-    if sys.platform == 'linux':
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, 'mallopt'):
-            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
 def errors(sr: Tensor, hr: Tensor, settings: SSIMSettings) -> dict[str, dict[str, float]]:

@@ -10,7 +10,6 @@ the median times. Ours keeps its weights from call to call, as in use. The last 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
 import statistics
 import sys
@@ -22,6 +21,8 @@ import cv2
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.memory import keep_freed_memory
+
 from basicsr_ext.functional.resize import imresize
 
 # figure: (height, width) of the input, scale, goal
@@ -45,15 +46,6 @@ def basicsr_imresize() -> Callable[[torch.Tensor, float], torch.Tensor]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.imresize
-
-
-def keep_freed_memory() -> None:
-    """Stops glibc from returning large buffers to the system, so that page faults do not drown what is measured."""
-    if sys.platform == 'linux':
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, 'mallopt'):
-            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
 def seconds(function: Callable, *arguments: object) -> float:

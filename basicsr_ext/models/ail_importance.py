@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from copy import deepcopy
 from typing import Any
 
@@ -22,7 +23,7 @@ from basicsr_ext.models.together import Ranks
 from basicsr_ext.models.whole_images import WholeImages
 
 
-class Importance:
+class Importance(ABC):
     """Base of both forms: importance of round 0, and the student's loss.
 
     Args:
@@ -90,13 +91,13 @@ class Importance:
         """Importance of a batch that is trained with."""
         return self.of(batch)
 
+    @abstractmethod
     def of(self, batch: dict[str, torch.Tensor], tile: int | None = None) -> torch.Tensor:
         """Importance of a batch's pixels, of the shape of ``gt``, in [0, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def so_far(self) -> dict[str, torch.Tensor | float]:
         """What is known of the round, of this rank: mean importance, share at 1, and from round 1 on the student's PSNR."""
-        raise NotImplementedError
 
     def end(self, ranks: Ranks) -> dict[str, float]:
         """Ends a round; returns what is known only then, of all ranks, which must call it."""

@@ -96,7 +96,11 @@ class LFCSRModel(StageValidation, AdversarialModel):
                 self.criteria[name] = build_loss(self.opt['train'][f'{name}_opt']).to(self.device)
 
     def setup_players(self) -> None:
-        players = self.lfcsr.players(self.opt['train']['total_iter'])
+        start, total = self.lfcsr.admm_start_iter, self.opt['train']['total_iter']
+        players = self.lfcsr.players(total)
+        get_root_logger().info(
+            f'LFC-SR: both stages together for {min(start, total)} iterations, then in turn for {max(0, total - start)}.'
+        )
         for name in players:
             self.add_player(name, self.moved_by(name, {'g': self.net_g}))
         if 'p' in players:

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from basicsr.utils import get_root_logger
 from lfcsr_runs import (
     REFINER,
     assert_equal,
@@ -327,6 +328,18 @@ def test_schedules_are_counted_from_the_beginning_of_their_phase(images, tmp_pat
     model.update_learning_rate(3, warmup_iter=4)
     assert model.get_current_learning_rate() == pytest.approx([2.5e-4] * 2)
     assert model.optimizers[0].param_groups[0]['lr'] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ('start', 'words'), [(1, '1 iterations, then in turn for 2'), (9, '3 iterations, then in turn for 0')]
+)
+def test_the_log_says_how_long_the_phases_are(images, tmp_path, monkeypatch, start, words):
+    lines = []
+    monkeypatch.setattr(get_root_logger(), 'info', lambda line, *_: lines.append(line))
+    options = lfcsr_options(images, admm_start_iter=start)
+    options['train']['total_iter'] = 3
+    built(options, tmp_path)
+    assert f'LFC-SR: both stages together for {words}.' in lines
 
 
 def test_pretraining_moves_both_stages_and_accumulates(images, tmp_path):
