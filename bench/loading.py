@@ -9,6 +9,7 @@ flips and rotations, batches of 16. One process, in turns; a figure is the ratio
 - ``loading_float_batch``: float32 batches of GT and LQ from a loader; ours has no workers and a thread that reads ahead,
   and converts uint8 as models do on their device; BasicSR's has two workers.
 - ``loading_cold``: four images, after the files were dropped from the page cache (of this machine; a host's stays).
+- ``loading_cold_whole``: the same from stores of whole images of 1356x2040, which need no sub-images; BasicSR reads its own.
 
 The last lines read ``<figure> <ratio>x (goal <goal>x)``. ``--floor`` prints instead where the time of four images goes: what
 merely copying the same windows takes, and copying them flipped, when they are known and nothing but NumPy and OpenCV works.
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,8 @@ PHOTOGRAPHS = (
     'hubble_deep_field.jpg',
     'retina.jpg',
 )
-GOALS = {'loading_four_images': 150, 'loading_float_batch': 60, 'loading_cold': 10}
+GOALS = {'loading_four_images': 150, 'loading_float_batch': 60, 'loading_cold': 10, 'loading_cold_whole': 10}
+WHOLE_SIZE, WHOLE_IMAGES = (1356, 2040), 32
 STORES = ('gt', 'lq', 'centroid', 'centroid_lq')
 
 
@@ -104,6 +107,26 @@ def write_stores(root: Path, files: list[Path]) -> int:
                 stock.put(f'{number:04}', image)
                 raw.put(f'{number:04}', image)
     return len(images['gt'])
+
+
+def write_whole_stores(root: Path, files: list[Path]) -> int:
+    """Writes raw stores of images as large as DIV2K's, put together from sub-images; returns how many there are."""
+    pieces, order, (height, width) = list(islice(subimages(files), 200)), np.random.default_rng(0), WHOLE_SIZE
+    root.mkdir()
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(RawLmdbWriter(root / f'raw_{name}.lmdb', channels=3, dtype=np.uint8)) for name in STORES
+        ]
+        for number in range(WHOLE_IMAGES):
+            rows = [
+                np.concatenate([pieces[piece] for piece in order.integers(len(pieces), size=-(-width // SIZE))], axis=1)
+                for _ in range(-(-height // SIZE))
+            ]
+            gt = np.concatenate(rows)[:height, :width]
+            lq = np.ascontiguousarray(gt[::SCALE, ::SCALE])
+            for writer, image in zip(writers, (gt, lq, gt, lq), strict=True):
+                writer.put(f'{number:04}', image)
+    return WHOLE_IMAGES
 
 
 # ---- both sides ------------------------------------------------------------------------------------------------------
@@ -217,19 +240,28 @@ def float_batches(root: Path, images: int, repeats: int) -> tuple[float, float]:
     return medians([(steady(stock()), steady(ours())) for _ in range(repeats)])
 
 
-def cold(root: Path, images: int, repeats: int) -> tuple[float, float] | None:
+def cold(root: Path, images: int, repeats: int, whole: bool = False) -> tuple[float, float] | None:
     """Median seconds of a sample that is not in the page cache, BasicSR's first; ``None`` if the cache keeps the files."""
     times = []
+    sides = (
+        (StockReader, root, images),
+        (OurReader, root / 'whole', WHOLE_IMAGES) if whole else (OurReader, root, images),
+    )
     for _ in range(repeats):
         taken = []
-        for side in (StockReader, OurReader):
-            if not dropped(sorted(root.glob('*.lmdb/data.mdb'))):
+        for side, folder, number in sides:
+            if not dropped(sorted(folder.glob('*.lmdb/data.mdb'))):
                 return None
-            reader = side(root, images)
+            reader = side(folder, number)
             taken.append(seconds(reader.read, min(BATCH, images - 1)))
             reader.close()
         times.append(tuple(taken))
     return medians(times)
+
+
+def cold_whole(root: Path, images: int, repeats: int) -> tuple[float, float] | None:
+    """Like :func:`cold`, with whole images on our side."""
+    return cold(root, images, repeats, whole=True)
 
 
 def floor(root: Path, images: int, repeats: int) -> dict[str, float]:
@@ -316,7 +348,8 @@ def main() -> None:
             for name, found in floor(Path(folder), images, repeats).items():
                 print(f'four images of a sample {name}: {found * 1e6:.0f} us')
             return
-        for (figure, goal), measure in zip(GOALS.items(), (four_images, float_batches, cold), strict=True):
+        write_whole_stores(Path(folder) / 'whole', photographs(args.images))
+        for (figure, goal), measure in zip(GOALS.items(), (four_images, float_batches, cold, cold_whole), strict=True):
             found = measure(Path(folder), images, repeats)
             if found is None:
                 lines.append(f'{figure} not measured: the page cache keeps the files (goal {goal}x)')

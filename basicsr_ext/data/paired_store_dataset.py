@@ -141,7 +141,7 @@ class PairedStoreDataset(Dataset):
             return [self[index] for index in indices]
         geometries = self._geometries(indices)
         batch = Batch(self._read(geometries, self.sources_at(*iterations)))
-        gt_keys, lq_keys = zip(*[self.pairs[image] for image, *_ in geometries], strict=True)
+        gt_keys, lq_keys = zip(*[self.pairs[where[0]] for where in geometries], strict=True)
         batch['lq_path'] = list(lq_keys)
         if self.gt_store is not None:
             batch['gt_path'] = list(gt_keys)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, uint8, uint16
+import numpy as np
+from torch import Tensor, as_tensor, uint8, uint16
 
 _LARGEST = {uint8: 255.0, uint16: 65535.0}
 
@@ -13,4 +14,9 @@ def to_unit_range(image: Tensor) -> Tensor:
     Args:
         image: Any shape.
     """
-    return image.float().div_(_LARGEST[image.dtype]) if image.dtype in _LARGEST else image
+    largest = _LARGEST.get(image.dtype)
+    if largest is None:
+        return image
+    if image.device.type == 'cpu':  # NumPy converts and divides piece by piece, in the processor's cache
+        return as_tensor(np.divide(image.numpy(), np.float32(largest), dtype=np.float32))
+    return image.float().div_(largest)

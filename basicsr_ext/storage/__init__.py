@@ -1,8 +1,8 @@
 """Image stores behind one interface: a folder of images, BasicSR's LMDB, and an LMDB of uncompressed images.
 
 :func:`open_store` finds out which of them lies at a path. A store names its images, tells their shapes without
-decoding, and reads windows of them. Reading a window of an uncompressed image touches nothing but the stripes of rows
-that it crosses; the other two decode the whole image first.
+decoding, and reads windows of them. Reading a window of an uncompressed image touches nothing but the window's rows; the
+other two decode the whole image first.
 """
 
 from basicsr_ext.storage.base import ImageSpec, ImageStore

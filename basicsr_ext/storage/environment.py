@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -37,6 +38,7 @@ class LmdbReader:
         self._lock = threading.RLock()
         self._environment: lmdb.Environment | None = None
         self._lasting: lmdb.Transaction | None = None
+        self._content: mmap.mmap | None = None
         self.kept: dict[Any, Any] = {}
 
     def __reduce__(self) -> tuple[Callable[[Path], LmdbReader], tuple[Path]]:
@@ -69,19 +71,25 @@ class LmdbReader:
                 self._lasting = self._begin()
             return self._get(self._lasting, name)
 
-    def announce(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Makes the system read parts of the file, and nothing around them, while it goes on here.
+    def content(self) -> mmap.mmap:
+        """Gives the bytes of the whole file, which are read from the disk where they are touched.
 
-        A hint: where the file cannot be opened once more, nothing happens.
-
-        Args:
-            ranges: First byte and number of bytes of each; they may reach behind the end.
+        Raises:
+            UserError: The file cannot be opened.
         """
-        if not hasattr(os, 'posix_fadvise'):
-            return
-        with suppress(OSError), open(self._folder / 'data.mdb', 'rb', buffering=0) as file:
-            for first, size in ranges:
-                os.posix_fadvise(file.fileno(), first, size, os.POSIX_FADV_WILLNEED)
+        with self._lock:
+            if self._content is None:
+                try:
+                    with open(self._folder / 'data.mdb', 'rb') as file:
+                        self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                except OSError as error:
+                    raise self._damaged(error.strerror) from error
+            return self._content
+
+    def file_state(self) -> dict[str, int]:
+        """Tells this file from others; see :func:`file_state`."""
+        with _gate:
+            return file_state(self._open_environment())
 
     def _begin(self) -> lmdb.Transaction:
         environment = self._open_environment()
@@ -126,6 +134,12 @@ class LmdbReader:
         self._lasting, self.kept = None, {}
         if inherited is not None:
             inherited.close()
+
+
+def file_state(environment: lmdb.Environment) -> dict[str, int]:
+    """Gives what changes in an LMDB whenever its values move: numbers of the last transaction and of the last page."""
+    info = environment.info()
+    return {name: info[name] for name in ('last_txnid', 'last_pgno')}
 
 
 def shared_reader(folder: Path) -> LmdbReader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -34,9 +34,6 @@ class LmdbWriter(ABC):
         UserError: The name is wrong, or something exists under it.
     """
 
-    # Bytes that the layout adds to an image's name to make a key.
-    _key_suffix = 0
-
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._partial = self.path.with_name(self.path.name + PARTIAL_SUFFIX)
@@ -53,8 +50,8 @@ class LmdbWriter(ABC):
         """Refuses what this layout cannot hold."""
 
     @abstractmethod
-    def _encode(self, name: bytes, image: np.ndarray) -> Sequence[tuple[bytes, bytes | memoryview]]:
-        """Makes the entries to store, keys and values, from a name and an array (height, width, channels)."""
+    def _encode(self, image: np.ndarray) -> bytes | memoryview:
+        """Makes the value to store from an array (height, width, channels)."""
 
     @abstractmethod
     def _write_index(self, folder: Path) -> None:
@@ -82,7 +79,7 @@ class LmdbWriter(ABC):
         name = self._encode_key(key)
         self._check(key, image)
         with self._reporting():
-            self._put_growing(self._encode(name, image))
+            self._put_growing(name, self._encode(image))
         height, width, channels = image.shape
         self._shapes[key] = (height, width, channels)
 
@@ -130,14 +127,13 @@ class LmdbWriter(ABC):
         self._partial.rename(self.path)
         _flush(self.path.parent)
 
-    def _put_growing(self, entries: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
-        """Stores entries, and enlarges the map, which is the limit on the file's size, where they do not fit."""
+    def _put_growing(self, name: bytes, value: bytes | memoryview) -> None:
+        """Stores a value, and enlarges the map, which is the limit on the file's size, where it does not fit."""
         assert self._environment is not None
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
-                    for name, value in entries:
-                        transaction.put(name, value)
+                    transaction.put(name, value)
                 return
             except lmdb.MapFullError:
                 self._map_size *= 2
@@ -149,7 +145,7 @@ class LmdbWriter(ABC):
             name = key.encode()
         except UnicodeEncodeError:
             raise UserError(f'{self.path}: key {key!r} is not valid Unicode; rename the image file.') from None
-        limit = self._environment.max_key_size() - self._key_suffix
+        limit = self._environment.max_key_size()
         if not 0 < len(name) <= limit:
             raise UserError(
                 f'{self.path}: a key must have 1 to {limit} bytes (UTF-8), found {len(name)}: "{key}". Rename the '

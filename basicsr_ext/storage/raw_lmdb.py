@@ -2,15 +2,15 @@
 
 Layout of the directory ``name.lmdb``:
 
-- ``data.mdb``: an image is a number of stripes of 512 rows (the last may have fewer), each an uncompressed little-endian
-  array (rows, width, channels) in C order. The key of a stripe is the image's name in UTF-8, a zero byte, and the
-  number of its first row as four bytes, the most significant first.
-- ``meta.json``: format name and version, rows of a stripe, dtype, channels, name -> [height, width] of every image,
-  name -> byte of data.mdb behind which its stripes lie in order (a hint, which may be missing), and free-form information.
+- ``data.mdb``: under an image's name in UTF-8 its pixels, an uncompressed little-endian array (height, width, channels) in
+  C order.
+- ``meta.json``: format name and version, dtype, channels, name -> [height, width] of every image, free-form information,
+  name -> byte of data.mdb at which the pixels begin, and what LMDB says of the file for which those bytes hold.
 
-Stripes, because LMDB's Python binding touches every page of a value that it is asked for, once: an image of any height
-as one value would be read from the disk for its first window. From then on the stripes are known, and a window is read
-without asking LMDB; it is copied once more where it crosses stripes.
+The bytes are there because LMDB's Python binding touches every page of a value that it is asked for: all of a large image
+would be read from the disk for its first window. With them a window is read without asking LMDB. Images that have none,
+since they are smaller than a page and LMDB moves them, and files in which values lie elsewhere, since LMDB has copied and
+compacted them, are read through LMDB, once for each image.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import struct
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,13 @@ from basicsr_ext.storage.base import IndexedStore
 from basicsr_ext.storage.environment import shared_reader
 
 FORMAT = 'basicsr_ext raw images'
-VERSION = 1
+VERSION = 2
 INDEX_FILE = 'meta.json'
-STRIPE_ROWS = 512
 DTYPES = ('uint8', 'uint16', 'float32')
 
 
 class RawLmdbStore(IndexedStore):
-    """Uncompressed images; reading a window touches nothing but the stripes that it crosses.
+    """Uncompressed images; reading a window touches nothing but its rows.
 
     Args:
         path: The LMDB directory, as :class:`RawLmdbWriter` made it.
@@ -51,78 +51,62 @@ class RawLmdbStore(IndexedStore):
         index = _read_index(folder)
         sizes = {key: (height, width) for key, (height, width) in index['images'].items()}
         super().__init__(folder, sizes, index['channels'], np.dtype(index['dtype']), index['meta'])
-        self._stripe_rows = index['stripe_rows']
-        self._offsets = index.get('offsets', {})
         self._stored_dtype = self.dtype.newbyteorder('<')
         self._reader = shared_reader(folder)
+        content = self._reader.content()
+        # A compacted copy, in which values lie elsewhere, counts its transactions from one.
+        as_written = index['file'] == self._reader.file_state() and index['file']['last_txnid'] > 1
+        offsets = index['offsets'] if as_written else {}
+        self._offsets: dict[str, int] = {key: offsets[key] for key in self._keys if key in offsets}
+        if not all(0 <= first <= len(content) - self._nbytes(key) for key, first in self._offsets.items()):
+            raise UserError(f'{folder / INDEX_FILE}: offsets do not lie in data.mdb. Make the LMDB again.')
+        self._exceeds_memory = len(content) > _physical_memory() // 4
 
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
-        return np.concatenate(self._strips(key, top, left, height, width))
+        (window,) = self.windows([(key, top, left)], height, width)
+        return window.copy()
 
     def windows(self, places: Sequence[tuple[str, int, int]], height: int, width: int) -> list[np.ndarray]:
-        # Looking a stripe up takes longer than copying a crop, so those that were looked up are kept.
-        kept, rows, announced = self._reader.kept, self._stripe_rows, False
-        windows = []
-        for key, top, left in places:
-            number = top // rows
-            first = top - number * rows
-            stripe = kept.get((key, number))
-            if stripe is not None and first + height <= rows:
-                windows.append(stripe[first : first + height, left : left + width])
-                continue
-            if stripe is None and not announced:
-                self._announce(places, height)
-                announced = True
-            strips = self._strips(key, top, left, height, width)
-            windows.append(strips[0] if len(strips) == 1 else np.concatenate(strips))
-        return windows
+        # Looking an image up takes longer than copying a crop, so those that were looked up are kept.
+        kept = self._reader.kept
+        unknown = [place for place in places if place[0] not in kept]
+        if unknown or self._exceeds_memory:
+            self._announce(places if self._exceeds_memory else unknown, height)
+        for key, _, _ in unknown:
+            kept[key] = self._image(key)
+        return [kept[key][top : top + height, left : left + width] for key, top, left in places]
 
-    def _strips(self, key: str, top: int, left: int, height: int, width: int) -> list[np.ndarray]:
-        """Gives a window as views on the stripes that it crosses."""
-        kept, strips = self._reader.kept, []
-        for number in self._crossed(top, height):
-            stripe = kept.get((key, number))
-            if stripe is None:
-                stripe = kept[key, number] = self._look_up(key, number)
-            first_row = number * self._stripe_rows
-            strips.append(stripe[max(top - first_row, 0) : top + height - first_row, left : left + width])
-        return strips
-
-    def _look_up(self, key: str, number: int) -> np.ndarray:
-        """Makes an array of a stripe: a view, which copies nothing."""
-        shape = self._shape(key, number)
-        value = self._reader.view(stripe_key(key.encode(), number * self._stripe_rows))
-        if value.nbytes != math.prod(shape) * self.dtype.itemsize:
+    def _image(self, key: str) -> np.ndarray:
+        """Makes an array of an image: a view, which copies nothing."""
+        first = self._offsets.get(key)
+        if first is not None:
+            return self._array(key, self._reader.content(), first)
+        value = self._reader.view(key.encode())
+        if value.nbytes != self._nbytes(key):
             raise UserError(
-                f'{self.path}: rows {number * self._stripe_rows} and following of image "{key}" have {value.nbytes} bytes, '
-                f'which do not make {shape} of {self.dtype}. Make the LMDB again.'
+                f'{self.path}: image "{key}" has {value.nbytes} bytes, which do not make {tuple(self.spec(key)[:3])} of '
+                f'{self.dtype}. Make the LMDB again.'
             )
-        return np.ndarray(shape, self._stored_dtype, value).astype(self.dtype, copy=False)
+        return self._array(key, value, 0)
+
+    def _array(self, key: str, buffer: Any, first: int) -> np.ndarray:
+        return np.ndarray(self.spec(key)[:3], self._stored_dtype, buffer, first).astype(self.dtype, copy=False)
+
+    def _nbytes(self, key: str) -> int:
+        return math.prod(self.spec(key)[:3]) * self.dtype.itemsize
 
     def _announce(self, places: Sequence[tuple[str, int, int]], height: int) -> None:
-        """Lets the system read all stripes of new windows at once, before each is waited for."""
-        ranges = []
+        """Lets the system read the rows of all windows at once, and nothing around them, before each is waited for."""
+        content = self._reader.content()
+        if not hasattr(mmap, 'MADV_WILLNEED'):
+            return
         for key, top, _ in places:
-            for number in self._crossed(top, height):
-                if key in self._offsets and (key, number) not in self._reader.kept:
-                    size, before = (math.prod(self._shape(key, n)) * self.dtype.itemsize for n in (number, 0))
-                    # LMDB begins each stripe on a page, and puts some pages of its own before the first.
-                    slack = (number + 4) * mmap.PAGESIZE
-                    ranges.append((self._offsets[key] + number * before, size + slack))
-        self._reader.announce(ranges)
-
-    def _crossed(self, top: int, height: int) -> range:
-        """Numbers of the stripes that a window crosses."""
-        return range(top // self._stripe_rows, (top + height - 1) // self._stripe_rows + 1)
-
-    def _shape(self, key: str, number: int) -> tuple[int, int, int]:
-        height, width = self._sizes[key]
-        return min(self._stripe_rows, height - number * self._stripe_rows), width, self.channels
-
-
-def stripe_key(name: bytes, first_row: int) -> bytes:
-    """Names a stripe of an image in data.mdb."""
-    return name + b'\0' + struct.pack('>I', first_row)
+            if key in self._offsets:
+                row = self._nbytes(key) // self._sizes[key][0]
+                first = self._offsets[key] + top * row
+                page = first - first % mmap.PAGESIZE
+                with suppress(OSError):  # a hint
+                    content.madvise(mmap.MADV_WILLNEED, page, first + height * row - page)
 
 
 def is_raw_lmdb(folder: Path) -> bool:
@@ -132,6 +116,14 @@ def is_raw_lmdb(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(index, dict) and index.get('format') == FORMAT
+
+
+def _physical_memory() -> float:
+    """Bytes of memory of this machine, as far as the system says."""
+    try:
+        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

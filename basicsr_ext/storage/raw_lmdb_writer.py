@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.storage.environment import file_state
 from basicsr_ext.storage.lmdb_writer import LmdbWriter
-from basicsr_ext.storage.raw_lmdb import DTYPES, FORMAT, INDEX_FILE, STRIPE_ROWS, VERSION, stripe_key
+from basicsr_ext.storage.raw_lmdb import DTYPES, FORMAT, INDEX_FILE, VERSION
 
 
 class RawLmdbWriter(LmdbWriter):
@@ -30,14 +31,13 @@ class RawLmdbWriter(LmdbWriter):
         UserError: The name is wrong, something exists under it, or channels or dtype are not supported.
     """
 
-    _key_suffix = len(stripe_key(b'', 0))
-
     def __init__(self, path: str | Path, *, channels: int, dtype: DTypeLike) -> None:
         super().__init__(path)
         self._channels = channels
         self._dtype = np.dtype(dtype)
         self.meta: dict[str, Any] = {}
         self._offsets: dict[str, int] = {}
+        self._file_state: dict[str, int] = {}
         if channels not in (1, 3):
             raise UserError(f'{self.path}: channels must be 1 or 3, found {channels!r}.')
         if self._dtype.name not in DTYPES:
@@ -50,27 +50,42 @@ class RawLmdbWriter(LmdbWriter):
                 f'{image.shape[2]} of {image.dtype}.'
             )
 
-    def _encode(self, name: bytes, image: np.ndarray) -> list[tuple[bytes, memoryview]]:
+    def _encode(self, image: np.ndarray) -> memoryview:
+        return np.ascontiguousarray(image, self._dtype.newbyteorder('<')).reshape(-1).view(np.uint8).data
+
+    def _put_growing(self, name: bytes, value: bytes | memoryview) -> None:
         assert self._environment is not None
-        # The stripes come at the end, behind a few pages of LMDB's own.
-        pages = self._environment.info()['last_pgno'] + 1
-        self._offsets[name.decode()] = pages * self._environment.stat()['psize']
-        pixels = np.ascontiguousarray(image, self._dtype.newbyteorder('<'))
-        return [
-            (stripe_key(name, first_row), pixels[first_row : first_row + STRIPE_ROWS].reshape(-1).view(np.uint8).data)
-            for first_row in range(0, len(pixels), STRIPE_ROWS)
-        ]
+        page_size = self._environment.stat()['psize']
+        end = (file_state(self._environment)['last_pgno'] + 1) * page_size
+        super()._put_growing(name, value)
+        self._file_state = file_state(self._environment)
+        if len(value) > page_size:  # smaller ones may lie inside LMDB's own pages, and move with them
+            first = self._find(value, end, page_size)
+            if first is not None:
+                self._offsets[name.decode()] = first
+
+    def _find(self, value: bytes | memoryview, end: int, page_size: int) -> int | None:
+        """Says where in data.mdb a new value lies: behind the former end, and a few pages of LMDB's own."""
+        with open(self._partial / 'data.mdb', 'rb') as file:
+            file.seek(end)
+            added = file.read(len(value) + 16 * page_size)
+        beginning, first = bytes(value[:page_size]), -1
+        while (first := added.find(beginning, first + 1)) >= 0:
+            found = np.frombuffer(added, np.uint8)[first : first + len(value)]
+            if first % 8 == 0 and np.array_equal(found, np.frombuffer(value, np.uint8)):
+                return end + first
+        return None
 
     def _write_index(self, folder: Path) -> None:
         index = {
             'format': FORMAT,
             'version': VERSION,
-            'stripe_rows': STRIPE_ROWS,
             'dtype': self._dtype.name,
             'channels': self._channels,
             'meta': self.meta,
             'images': {key: shape[:2] for key, shape in self._shapes.items()},
             'offsets': self._offsets,
+            'file': self._file_state,
         }
         try:
             text = json.dumps(index, default=_plain)

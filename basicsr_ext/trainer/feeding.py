@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 import torch
@@ -92,22 +92,37 @@ def read_ahead(batches: Iterator[Any], number: int) -> Generator[Any, None, None
         batches: Used by the thread alone from now on.
         number: How many it may be ahead.
     """
+    wanted: SimpleQueue[bool] = SimpleQueue()
+    read: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    closed = Event()
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
-    with ThreadPoolExecutor(1, 'read_ahead', _choose_gpu, (gpu,)) as reader:
-        ahead = deque(reader.submit(next, batches, None) for _ in range(number))
-        try:
-            while (batch := ahead.popleft().result()) is not None:
-                ahead.append(reader.submit(next, batches, None))
-                yield batch
-        finally:
-            for waiting in ahead:
-                waiting.cancel()
 
+    def read_wanted() -> None:
+        if gpu is not None:
+            torch.cuda.set_device(gpu)  # of this rank, for which batches are page-locked (``pin_memory``)
+        while wanted.get() and not closed.is_set():
+            try:
+                read.put((next(batches, None), None))
+            except BaseException as error:
+                read.put((None, error))
 
-def _choose_gpu(number: int | None) -> None:
-    """Gives a new thread the GPU of its rank, for which batches are page-locked (``pin_memory``)."""
-    if number is not None:
-        torch.cuda.set_device(number)
+    reader = Thread(target=read_wanted, name='read_ahead', daemon=True)
+    reader.start()
+    try:
+        for _ in range(number):
+            wanted.put(True)
+        while True:
+            batch, error = read.get()
+            if error is not None:
+                raise error
+            if batch is None:
+                return
+            wanted.put(True)
+            yield batch
+    finally:
+        closed.set()
+        wanted.put(False)
+        reader.join()
 
 
 def _copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:

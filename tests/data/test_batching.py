@@ -16,7 +16,7 @@ from basicsr_ext.data.pairing import Source
 from basicsr_ext.data.sample_id import SampleId
 from basicsr_ext.storage import RawLmdbWriter, open_store
 
-SIZES = {'a': (150, 160), 'b': (170, 140)}  # GT images of two stripes
+SIZES = {'a': (150, 160), 'b': (170, 140)}  # of GT images
 FLIPS = [(bool(h), bool(v), bool(t)) for h in (0, 1) for v in (0, 1) for t in (0, 1)]
 IDS = [SampleId(position % 2, 0, position, 1 + position // 8, 5) for position in range(24)]
 IMAGES = ('gt', 'lq', 'centroid', 'centroid_lq')

@@ -178,7 +178,7 @@ def test_raw_formats_that_are_not_supported(arguments, tmp_path):
 
 
 def test_raw_keys_of_all_kinds(tmp_path):
-    keys = ['v1.2', 'sub.dir/größe', '東京/0001', 'with space', 'k' * 506]
+    keys = ['v1.2', 'sub.dir/größe', '東京/0001', 'with space', 'k' * 511]
     images = {key: random_image((70, 5, 3), seed=number) for number, key in enumerate(keys)}
     store = RawLmdbStore(write_raw(tmp_path / 'a.lmdb', images))
     assert list(store.keys()) == sorted(keys)
@@ -187,7 +187,7 @@ def test_raw_keys_of_all_kinds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('key', 'message'), [('', '1 to 506 bytes'), ('ä' * 254, 'found 508'), ('\udc80', 'not valid Unicode')]
+    ('key', 'message'), [('', '1 to 511 bytes'), ('ä' * 256, 'found 512'), ('\udc80', 'not valid Unicode')]
 )
 def test_raw_keys_that_do_not_fit(key, message, tmp_path):
     with raw_writer(tmp_path / 'a.lmdb') as writer:

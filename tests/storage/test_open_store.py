@@ -80,8 +80,8 @@ def test_an_lmdb_of_others(index, tmp_path):
 def test_a_newer_raw_format_is_named_as_such(tmp_path):
     path = write_raw(tmp_path / 'a.lmdb', {'a': GREY})
     text = (path / 'meta.json').read_text()
-    (path / 'meta.json').write_text(text.replace('"version": 1', '"version": 2'))
-    with pytest.raises(UserError, match='expected version 1 of the format, found 2'):
+    (path / 'meta.json').write_text(text.replace('"version": 2', '"version": 3'))
+    with pytest.raises(UserError, match='expected version 2 of the format, found 3'):
         open_store(path)
 
 

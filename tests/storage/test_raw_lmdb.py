@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from basicsr_ext.storage import RawLmdbStore
 from basicsr_ext.storage.environment import LmdbReader
 
 IMAGE = random_image((1300, 50, 3))
+SMALL = random_image((5, 50, 3))
 
 READS_HALF_A_FILE = """
 import os, sys
@@ -29,7 +31,7 @@ print(int(store.read('image', *map(int, sys.argv[3:])).sum()), flush=True)
 
 @pytest.fixture
 def path(tmp_path):
-    return write_raw(tmp_path / 'a.lmdb', {'image': IMAGE})
+    return write_raw(tmp_path / 'a.lmdb', {'image': IMAGE, 'small': SMALL})
 
 
 def edit_index(path, **changes):
@@ -48,44 +50,65 @@ def edit_data(path, function):
 def test_the_layout_is_the_documented_one(path):
     environment = lmdb.open(str(path), readonly=True, lock=False)
     with environment.begin() as transaction:
-        stripes = dict(transaction.cursor())
+        values = dict(transaction.cursor())
+    state = environment.info()
     environment.close()
-    assert list(stripes) == [b'image\0' + row.to_bytes(4, 'big') for row in (0, 512, 1024)]
-    assert b''.join(stripes.values()) == IMAGE.tobytes()
-    index = json.loads((path / 'meta.json').read_text())
-    assert index.pop('offsets').keys() == {'image'}
-    assert index == {
+    assert values == {b'image': IMAGE.tobytes(), b'small': SMALL.tobytes()}
+    data = (path / 'data.mdb').read_bytes()
+    assert json.loads((path / 'meta.json').read_text()) == {
         'format': 'basicsr_ext raw images',
-        'version': 1,
-        'stripe_rows': 512,
+        'version': 2,
         'dtype': 'uint8',
         'channels': 3,
-        'images': {'image': [1300, 50]},
+        'images': {'image': [1300, 50], 'small': [5, 50]},
+        'offsets': {'image': data.index(IMAGE.tobytes())},
+        'file': {name: state[name] for name in ('last_txnid', 'last_pgno')},
         'meta': {},
     }
     assert {file.name for file in path.iterdir()} == {'data.mdb', 'meta.json'}
 
 
-@pytest.mark.parametrize(
-    ('top', 'height', 'rows'),
-    [
-        (0, 512, [0]),
-        (511, 2, [0, 512]),
-        (512, 512, [512]),
-        (520, 5, [512]),
-        (9, 1200, [0, 512, 1024]),
-        (1299, 1, [1024]),
-    ],
-)
-def test_only_the_stripes_of_the_window_are_looked_up(top, height, rows, path, monkeypatch):
-    looked_up = []
-    view = LmdbReader.view
-    monkeypatch.setattr(LmdbReader, 'view', lambda reader, name: (looked_up.append(name), view(reader, name))[1])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32'])
+def test_pixels_are_found_in_the_file_without_lmdb(dtype, tmp_path, monkeypatch):
+    """Images of one grey, also of LMDB's own zeros, and equal images have a place of their own each."""
+    images = {f'random {number}': random_image((60 + number, 40, 3), dtype, seed=number) for number in range(50)}
+    images |= {f'flat {value}': np.full((70, 30, 3), value, dtype) for value in (0, 1, 255)}
+    images |= {'again': images['random 7'], 'zeros again': images['flat 0']}
+    path = write_raw(tmp_path / 'many.lmdb', dict(sorted(images.items(), reverse=True)))
+    offsets = json.loads((path / 'meta.json').read_text())['offsets']
+    assert offsets.keys() == images.keys()
+    assert len(set(offsets.values())) == len(images)
+    monkeypatch.delattr(LmdbReader, 'view')
     store = RawLmdbStore(path)
-    store.read('image', top, 3, height, 20)
-    assert looked_up == [b'image\0' + row.to_bytes(4, 'big') for row in rows]
-    store.read('image', top, 5, height, 10)
-    assert len(looked_up) == len(rows)
+    for key, image in images.items():
+        np.testing.assert_array_equal(store.read(key), image)
+        np.testing.assert_array_equal(store.read(key, 3, 5, 50, 20), image[3:53, 5:25])
+
+
+@pytest.mark.parametrize('number', [1, 2, 40])
+def test_a_compacted_copy_whose_values_lie_elsewhere_is_read_through_lmdb(number, tmp_path, monkeypatch):
+    images = {f'{n:02}': random_image((60, 40, 3), seed=n) for n in range(number)}
+    path = write_raw(tmp_path / 'a.lmdb', dict(sorted(images.items(), reverse=True)))
+    copy = tmp_path / 'copy.lmdb'
+    shutil.copytree(path, copy, ignore=shutil.ignore_patterns('data.mdb'))
+    environment = lmdb.open(str(path), readonly=True, lock=False)
+    environment.copy(str(copy), compact=True)
+    environment.close()
+    offsets = json.loads((path / 'meta.json').read_text())['offsets']
+    assert (copy / 'data.mdb').read_bytes().index(images['00'].tobytes()) != offsets['00']
+    store = RawLmdbStore(copy)
+    for key, image in images.items():
+        np.testing.assert_array_equal(store.windows([(key, 3, 5)], 50, 20)[0], image[3:53, 5:25])
+    moved = shutil.copytree(path, tmp_path / 'moved.lmdb')  # a plain copy keeps its places
+    monkeypatch.delattr(LmdbReader, 'view')
+    if number > 1:
+        np.testing.assert_array_equal(RawLmdbStore(moved).read('00'), images['00'])
+
+
+def test_a_file_that_was_written_to_is_read_through_lmdb(path):
+    other = random_image(IMAGE.shape, seed=5)
+    edit_data(path, lambda transaction: transaction.put(b'image', other.tobytes()))
+    np.testing.assert_array_equal(RawLmdbStore(path).read('image'), other)
 
 
 @pytest.mark.skipif(
@@ -94,7 +117,7 @@ def test_only_the_stripes_of_the_window_are_looked_up(top, height, rows, path, m
 def test_only_the_rows_of_the_window_are_touched(tmp_path):
     """Half of the data file is cut away behind the store's back: touching a page of that half kills the process."""
     image = random_image((2048, 300, 3))
-    path = write_raw(tmp_path / 'tall.lmdb', {'image': image})
+    path = write_raw(tmp_path / 'tall.lmdb', {'image': image, 'small': SMALL})
     half = (path / 'data.mdb').stat().st_size // 2
 
     def read(*window):
@@ -104,9 +127,8 @@ def test_only_the_rows_of_the_window_are_touched(tmp_path):
 
     above = read(0, 10, 500, 200)
     assert above.stdout.strip() == str(image[:500, 10:210].sum()), above.stderr
-    path.joinpath('data.mdb').unlink()
     shutil.rmtree(path)
-    write_raw(path, {'image': image})
+    write_raw(path, {'image': image, 'small': SMALL})
     assert read(1348, 10, 700, 200).returncode == -signal.SIGBUS
 
 
@@ -134,7 +156,7 @@ def test_a_missing_data_file_is_refused(path):
 
 @pytest.mark.parametrize(
     ('changes', 'message'),
-    [({'format': 'other'}, 'found something else'), ({'version': 99}, 'expected version 1 of the format, found 99')],
+    [({'format': 'other'}, 'found something else'), ({'version': 99}, 'expected version 2 of the format, found 99')],
 )
 def test_other_indices_are_refused(changes, message, path):
     edit_index(path, **changes)
@@ -157,11 +179,11 @@ def test_an_image_that_the_data_lack_is_named(path):
         RawLmdbStore(path).read('absent')
 
 
-def test_a_stripe_of_the_wrong_length_is_named(path):
-    edit_data(path, lambda transaction: transaction.put(b'image\0' + (512).to_bytes(4, 'big'), b'short'))
+def test_an_image_of_the_wrong_length_is_named(path):
+    edit_data(path, lambda transaction: transaction.put(b'image', b'short'))
     store = RawLmdbStore(path)
-    np.testing.assert_array_equal(store.read('image', height=512), IMAGE[:512])
-    with pytest.raises(UserError, match='rows 512 and following of image "image" have 5 bytes'):
+    np.testing.assert_array_equal(store.read('small'), SMALL)
+    with pytest.raises(UserError, match=r'image "image" has 5 bytes, which do not make \(1300, 50, 3\) of uint8'):
         store.read('image')
 
 
@@ -174,65 +196,67 @@ def test_a_store_made_anew_under_the_same_name(path):
     np.testing.assert_array_equal(old.read('image'), IMAGE)
 
 
-def test_stores_with_other_stripes_are_read(tmp_path, monkeypatch):
-    """The index says how many rows a stripe has; there are stores of 64 and 128, whose index has no offsets."""
-    monkeypatch.setattr('basicsr_ext.storage.raw_lmdb_writer.STRIPE_ROWS', 64)
-    path = write_raw(tmp_path / 'other.lmdb', {'image': IMAGE})
-    index = json.loads((path / 'meta.json').read_text())
-    del index['offsets']
-    (path / 'meta.json').write_text(json.dumps(index))
+def test_windows_lie_in_the_store(path):
     store = RawLmdbStore(path)
-    np.testing.assert_array_equal(store.read('image', 30, 2, 190, 40), IMAGE[30:220, 2:42])
-    (window,) = store.windows([('image', 30, 2)], 190, 40)
-    np.testing.assert_array_equal(window, IMAGE[30:220, 2:42])
+    windows = store.windows([('image', 20, 2), ('image', 500, 0), ('image', 600, 9)], 30, 40)
+    for window, (top, left) in zip(windows, ((20, 2), (500, 0), (600, 9)), strict=True):
+        np.testing.assert_array_equal(window, IMAGE[top : top + 30, left : left + 40])
+        assert not window.flags.owndata
+        assert not window.flags.writeable
 
 
-def test_windows_of_a_stripe_lie_in_the_store(path):
-    store = RawLmdbStore(path)
-    inside, across, again = store.windows([('image', 20, 2), ('image', 500, 0), ('image', 600, 9)], 30, 40)
-    np.testing.assert_array_equal(inside, IMAGE[20:50, 2:42])
-    np.testing.assert_array_equal(across, IMAGE[500:530, :40])
-    np.testing.assert_array_equal(again, IMAGE[600:630, 9:49])
-    assert [window.flags.owndata for window in (inside, across, again)] == [False, True, False]
-    assert not inside.flags.writeable
+@pytest.fixture
+def announced(monkeypatch):
+    """First byte and number of bytes of what the system is told to read."""
+
+    class Content(mmap.mmap):
+        def madvise(self, advice, first, size):
+            assert advice == mmap.MADV_WILLNEED
+            ranges.append((first, size))
+            super().madvise(advice, first, size)
+
+    ranges = []
+    monkeypatch.setattr(mmap, 'mmap', Content)
+    return ranges
 
 
-@pytest.mark.skipif(not hasattr(os, 'posix_fadvise'), reason='needs posix_fadvise')
-def test_new_stripes_are_announced_all_at_once_and_where_they_lie(tmp_path, monkeypatch):
+@pytest.mark.skipif(not hasattr(mmap, 'MADV_WILLNEED'), reason='needs madvise')
+@pytest.mark.parametrize('exceeds_memory', [False, True])
+def test_rows_of_new_images_are_announced_all_at_once_and_nothing_else(
+    tmp_path, announced, exceeds_memory, monkeypatch
+):
+    """Where the file may not stay in memory, those of known images too."""
+    if exceeds_memory:
+        monkeypatch.setattr('basicsr_ext.storage.raw_lmdb._physical_memory', lambda: 1000)
     images = {f'{number:02}': random_image((600, 60 + number, 3), seed=number) for number in range(40)}
     path = write_raw(tmp_path / 'many.lmdb', images)
     data = (path / 'data.mdb').read_bytes()
-    announced = []
-    monkeypatch.setattr(os, 'posix_fadvise', lambda file, first, size, advice: announced.append((first, size)))
     store = RawLmdbStore(path)
     store.windows([('03', 100, 0)], 30, 20)
     assert len(announced) == 1
     announced.clear()
-    store.windows([(key, 500, 0) for key in images], 30, 20)  # two stripes of each
-    wanted = [
-        image[rows].tobytes()
-        for key, image in images.items()
-        for rows in ((slice(512, None),) if key == '03' else (slice(512), slice(512, None)))
-    ]
-    for stripe, (first, size) in zip(wanted, announced, strict=True):
-        place = data.find(stripe)
-        assert first <= place
-        assert place + len(stripe) <= first + size <= place + len(stripe) + 8 * 4096
-    store.windows([(key, 400, 5) for key in images], 30, 20)
-    assert len(announced) == len(wanted)
+    places = [(key, 500, 0) for key in images]
+    store.windows(places, 30, 20)
+    wanted = [image[500:530].tobytes() for key, image in images.items() if exceeds_memory or key != '03']
+    for rows, (first, size) in zip(wanted, announced, strict=True):
+        place = data.index(rows)
+        assert first <= place < first + mmap.PAGESIZE
+        assert first + size == place + len(rows)
+    announced.clear()
+    store.windows(places, 30, 20)
+    assert len(announced) == (40 if exceeds_memory else 0)
 
 
 def test_a_file_that_was_moved_away_is_read_as_long_as_it_is_open(path):
     store = RawLmdbStore(path)
     store.windows([('image', 20, 2)], 30, 40)
     (path / 'data.mdb').rename(path / 'moved.mdb')
-    (window,) = store.windows([('image', 600, 9)], 30, 40)  # a new stripe, which cannot be announced
-    np.testing.assert_array_equal(window, IMAGE[600:630, 9:49])
+    (window,) = store.windows([('small', 1, 9)], 3, 40)
+    np.testing.assert_array_equal(window, SMALL[1:4, 9:49])
 
 
-@pytest.mark.parametrize('offset', [0, 10**12])
-def test_wrong_offsets_do_no_harm(offset, path):
+@pytest.mark.parametrize('offset', [-1, 10**12])
+def test_offsets_outside_the_file_are_refused(offset, path):
     edit_index(path, offsets={'image': offset})
-    store = RawLmdbStore(path)
-    (window,) = store.windows([('image', 20, 2)], 30, 40)
-    np.testing.assert_array_equal(window, IMAGE[20:50, 2:42])
+    with pytest.raises(UserError, match=r'meta\.json: offsets do not lie in data\.mdb'):
+        RawLmdbStore(path)

@@ -11,7 +11,7 @@ from storage_samples import KINDS, random_image
 from basicsr_ext import UserError
 from basicsr_ext.storage import ImageSpec, RawLmdbStore, RawLmdbWriter
 
-# Heights around the 512 rows of a stripe; the small ones also lie inside LMDB's own pages.
+# The small ones lie inside LMDB's own pages.
 SIZES = ((1, 1), (5, 7), (511, 20), (512, 33), (513, 20), (1100, 30))
 
 
