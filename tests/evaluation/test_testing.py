@@ -113,6 +113,23 @@ def test_several_checkpoints(root):
     assert (folder / 'other_a').is_dir() and len(list(folder.glob('b_archived_*'))) == 1
 
 
+@pytest.mark.parametrize('keys', [('x/coffee', 'y/coffee'), ('v1.2', 'v1.3')])
+def test_images_that_would_be_saved_as_one_file_are_named(root, photos, keys, capsys):
+    for key in keys:
+        for folder in ('hr', 'lr'):
+            (root / 'sets' / folder / key).parent.mkdir(parents=True, exist_ok=True)
+            (root / f'sets/{folder}/{key}.png').write_bytes((root / f'{folder}/coffee.png').read_bytes())
+    options = scored_options(root, save_img=True)
+    data = {'name': 'Two', 'type': 'PairedStoreDataset', 'dataroot_gt': 'sets/hr', 'dataroot_lq': 'sets/lr'}
+    options['datasets'] = {'test_1': data}
+    assert main(['test', '-opt', str(write_options(root / 't.yml', options))]) == 2
+    message = f'val.save_img: images "{keys[0]}" and "{keys[1]}" of dataset test_1 would be saved as one file, "'
+    assert message in capsys.readouterr().err
+    options['val']['save_img'] = False
+    run_test(root, options)
+    assert list(results(root / 'results/scored')['Two', 'a']) == list(keys)
+
+
 @pytest.mark.parametrize('model_type', ['SRModel', 'ECOModel'])
 def test_tiles_ensemble_and_precision_in_validation(root, model_type):
     def psnr(**val) -> float:
