@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from basicsr_ext.errors import UserError
 from basicsr_ext.evaluation.images import Images, open_images
 from basicsr_ext.evaluation.metric_options import check_blocks
-from basicsr_ext.prepare.alpha import keys_with_alpha
 from basicsr_ext.prepare.jobs import check_workers, run_jobs
 from basicsr_ext.report.results import Scores
 from basicsr_ext.storage import open_store
+from basicsr_ext.storage.alpha import keys_with_alpha
 
 _SAYS_NOTHING = ('hr', 'gt', 'original', 'target')  # as the name of a set
 

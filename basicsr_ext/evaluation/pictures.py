@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from basicsr_ext.errors import UserError, writing_failed
-from basicsr_ext.prepare.alpha import has_alpha
 from basicsr_ext.prepare.whole_files import write_whole
+from basicsr_ext.storage.alpha import has_alpha
 from basicsr_ext.storage.base import ImageSpec
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.headers import HeaderError, read_header

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.functional.digest import keys_digest
-from basicsr_ext.prepare.alpha import keys_with_alpha
 from basicsr_ext.storage import FolderStore, ImageStore, open_store
+from basicsr_ext.storage.alpha import keys_with_alpha
 
 
 def open_source(path: str | Path, channels: int | None = None) -> ImageStore:

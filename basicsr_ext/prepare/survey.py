@@ -11,9 +11,9 @@ import numpy as np
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.perceptual_hash import perceptual_hash
-from basicsr_ext.prepare.alpha import has_alpha, keys_with_alpha
 from basicsr_ext.prepare.jobs import run_jobs
 from basicsr_ext.storage import ImageSpec, ImageStore, open_store
+from basicsr_ext.storage.alpha import has_alpha, keys_with_alpha
 from basicsr_ext.storage.basicsr_lmdb import DepthError
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.folder import list_images

@@ -9,8 +9,9 @@ from typing import BinaryIO
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from basicsr_ext.storage import BasicSRLmdbStore, FolderStore, ImageStore
-from basicsr_ext.storage.basicsr_lmdb import INDEX_FILE
+from basicsr_ext.storage.base import ImageStore
+from basicsr_ext.storage.basicsr_lmdb import INDEX_FILE, BasicSRLmdbStore
+from basicsr_ext.storage.folder import FolderStore
 
 _PNG = b'\x89PNG'
 _OF_FOUR_CHANNELS = re.compile(r'(?P<key>.+)\.\w+ \(\d+,\d+,4\)( \d+)?')
