@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor, as_tensor, uint8, uint16
+from torch import Tensor, as_tensor, float32, uint8, uint16
 
 _LARGEST = {uint8: 255.0, uint16: 65535.0}
 
@@ -19,4 +19,5 @@ def to_unit_range(image: Tensor) -> Tensor:
         return image
     if image.device.type == 'cpu':  # NumPy converts and divides piece by piece, in the processor's cache
         return as_tensor(np.divide(image.numpy(), np.float32(largest), dtype=np.float32))
-    return image.float().div_(largest)
+    # On a GPU, dividing by a plain number multiplies by its reciprocal, which may differ in the last bit.
+    return image.float().div_(image.new_full((), largest, dtype=float32))

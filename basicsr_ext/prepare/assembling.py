@@ -116,5 +116,5 @@ class _EncodedWriter(BasicSRLmdbWriter):
         # What is checked is shape and dtype, which need no pixels.
         self.put(key, np.broadcast_to(np.zeros((), encoded.dtype), encoded.shape))
 
-    def _encode(self, name: bytes, image: np.ndarray) -> list[tuple[bytes, bytes]]:
-        return [(name, self._content)]
+    def _encode(self, name: bytes, image: np.ndarray) -> bytes:
+        return self._content

@@ -13,14 +13,12 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional.luminance import luminance
 from basicsr_ext.functional.resize import downsample, imresize, mod_crop, upsample
 from basicsr_ext.prepare.jobs import check_workers
+from basicsr_ext.prepare.luma_arguments import FACTORS, PATCH_SIZE
 from basicsr_ext.prepare.output import Output
 from basicsr_ext.prepare.pixels import to_unit
 from basicsr_ext.prepare.source import open_source, source_record
 from basicsr_ext.prepare.step import make_images
 from basicsr_ext.storage import ImageStore
-
-FACTORS = (1.0, 0.7, 0.5)
-PATCH_SIZE = 41
 
 
 def make_luma(

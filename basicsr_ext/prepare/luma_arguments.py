@@ -6,6 +6,9 @@ import argparse
 
 from basicsr_ext.prepare.shared_arguments import add_num_workers, stoppable
 
+FACTORS = (1.0, 0.7, 0.5)  # of VDSR's training
+PATCH_SIZE = 41
+
 
 def add_luma(commands: argparse._SubParsersAction) -> None:
     """Adds the command ``luma``."""
@@ -42,16 +45,16 @@ def add_luma(commands: argparse._SubParsersAction) -> None:
         '--factors',
         type=float,
         nargs='+',
-        default=(1.0, 0.7, 0.5),
-        help='by which copies are shrunk first (default: 1.0 0.7 0.5)',
+        default=FACTORS,
+        help=f'by which copies are shrunk first (default: {" ".join(map(str, FACTORS))})',
     )
     parser.add_argument(
         '--patch_size',
         '--patch-size',
         type=int,
-        default=41,
+        default=PATCH_SIZE,
         metavar='PIXELS',
-        help='copies that are smaller are left out (default: 41)',
+        help='copies that are smaller are left out (default: %(default)s)',
     )
     add_num_workers(parser)
     parser.set_defaults(run=stoppable(_run))

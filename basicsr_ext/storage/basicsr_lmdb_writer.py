@@ -49,7 +49,7 @@ class BasicSRLmdbWriter(LmdbWriter):
                 f'images before, found {found[0]} of {found[1]}.'
             )
 
-    def _encode(self, image: np.ndarray) -> bytes:
+    def _encode(self, name: bytes, image: np.ndarray) -> bytes:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[2] == 3 else np.ascontiguousarray(image)
         done, encoded = cv2.imencode('.png', bgr, [cv2.IMWRITE_PNG_COMPRESSION, self._compress_level])
         assert done

@@ -79,11 +79,12 @@ class LmdbReader:
         """
         with self._lock:
             if self._content is None:
+                file = self._folder / 'data.mdb'
                 try:
-                    with open(self._folder / 'data.mdb', 'rb') as file:
-                        self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    with file.open('rb') as opened:
+                        self._content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
                 except OSError as error:
-                    raise self._damaged(error.strerror) from error
+                    raise UserError(f'{file} cannot be opened: {error.strerror}.') from error
             return self._content
 
     def file_state(self) -> dict[str, int]:
@@ -131,7 +132,7 @@ class LmdbReader:
     def _leave_to_parent(self) -> None:
         """Makes a forked child open the file itself. The parent's environment is untouched by closing the copy."""
         inherited, self._environment, self._lock = self._environment, None, threading.RLock()
-        self._lasting, self.kept = None, {}
+        self._lasting, self._content, self.kept = None, None, {}
         if inherited is not None:
             inherited.close()
 

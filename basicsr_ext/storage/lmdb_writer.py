@@ -50,8 +50,8 @@ class LmdbWriter(ABC):
         """Refuses what this layout cannot hold."""
 
     @abstractmethod
-    def _encode(self, image: np.ndarray) -> bytes | memoryview:
-        """Makes the value to store from an array (height, width, channels)."""
+    def _encode(self, name: bytes, image: np.ndarray) -> bytes:
+        """Makes the value to store from a name and an array (height, width, channels)."""
 
     @abstractmethod
     def _write_index(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class LmdbWriter(ABC):
         name = self._encode_key(key)
         self._check(key, image)
         with self._reporting():
-            self._put_growing(name, self._encode(image))
+            self._put_growing(name, self._encode(name, image))
         height, width, channels = image.shape
         self._shapes[key] = (height, width, channels)
 
@@ -127,7 +127,7 @@ class LmdbWriter(ABC):
         self._partial.rename(self.path)
         _flush(self.path.parent)
 
-    def _put_growing(self, name: bytes, value: bytes | memoryview) -> None:
+    def _put_growing(self, name: bytes, value: bytes) -> None:
         """Stores a value, and enlarges the map, which is the limit on the file's size, where it does not fit."""
         assert self._environment is not None
         while True:

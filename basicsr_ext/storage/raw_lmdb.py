@@ -3,14 +3,14 @@
 Layout of the directory ``name.lmdb``:
 
 - ``data.mdb``: under an image's name in UTF-8 its pixels, an uncompressed little-endian array (height, width, channels) in
-  C order.
+  C order, and behind them that name and a zero byte.
 - ``meta.json``: format name and version, dtype, channels, name -> [height, width] of every image, free-form information,
   name -> byte of data.mdb at which the pixels begin, and what LMDB says of the file for which those bytes hold.
 
 The bytes are there because LMDB's Python binding touches every page of a value that it is asked for: all of a large image
 would be read from the disk for its first window. With them a window is read without asking LMDB. Images that have none,
-since they are smaller than a page and LMDB moves them, and files in which values lie elsewhere, since LMDB has copied and
-compacted them, are read through LMDB, once for each image.
+since they are smaller than a page and LMDB moves them, and those behind which another name stands, since the file is
+another or LMDB has copied and compacted it, are read through LMDB, once for each image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,12 @@ class RawLmdbStore(IndexedStore):
         super().__init__(folder, sizes, index['channels'], np.dtype(index['dtype']), index['meta'])
         self._stored_dtype = self.dtype.newbyteorder('<')
         self._reader = shared_reader(folder)
-        content = self._reader.content()
-        # A compacted copy, in which values lie elsewhere, counts its transactions from one.
-        as_written = index['file'] == self._reader.file_state() and index['file']['last_txnid'] > 1
-        offsets = index['offsets'] if as_written else {}
-        self._offsets: dict[str, int] = {key: offsets[key] for key in self._keys if key in offsets}
-        if not all(0 <= first <= len(content) - self._nbytes(key) for key, first in self._offsets.items()):
-            raise UserError(f'{folder / INDEX_FILE}: offsets do not lie in data.mdb. Make the LMDB again.')
-        self._exceeds_memory = len(content) > _physical_memory() // 4
+        # A file that was written to since may hold former values, with their names.
+        self._offsets: dict[str, int] = index['offsets'] if index['file'] == self._reader.file_state() else {}
+        self._exceeds_memory = len(self._reader.content()) > _physical_memory() // 4
+
+    def __reduce__(self) -> tuple[type[RawLmdbStore], tuple[Path]]:
+        return type(self), (self.path,)  # a store that was made anew meanwhile has other offsets
 
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
         (window,) = self.windows([(key, top, left)], height, width)
@@ -78,35 +76,47 @@ class RawLmdbStore(IndexedStore):
 
     def _image(self, key: str) -> np.ndarray:
         """Makes an array of an image: a view, which copies nothing."""
-        first = self._offsets.get(key)
-        if first is not None:
-            return self._array(key, self._reader.content(), first)
-        value = self._reader.view(key.encode())
-        if value.nbytes != self._nbytes(key):
-            raise UserError(
-                f'{self.path}: image "{key}" has {value.nbytes} bytes, which do not make {tuple(self.spec(key)[:3])} of '
-                f'{self.dtype}. Make the LMDB again.'
-            )
-        return self._array(key, value, 0)
+        first, content, ending = self._offsets.get(key), self._reader.content(), trailer(key.encode())
+        *shape, dtype = self.spec(key)
+        end = (first or 0) + self._nbytes(key)
+        if first is not None and content[end : end + len(ending)] == ending:
+            array = np.ndarray(shape, self._stored_dtype, content, first)
+        else:
+            array = np.ndarray(shape, self._stored_dtype, self._value(key))
+        return array.astype(dtype, copy=False)
 
-    def _array(self, key: str, buffer: Any, first: int) -> np.ndarray:
-        return np.ndarray(self.spec(key)[:3], self._stored_dtype, buffer, first).astype(self.dtype, copy=False)
+    def _value(self, key: str) -> memoryview:
+        """Asks LMDB for an image."""
+        value = self._reader.view(key.encode())
+        found = value.nbytes - len(trailer(key.encode()))
+        if found != self._nbytes(key):
+            *shape, dtype = self.spec(key)
+            raise UserError(
+                f'{self.path}: image "{key}" has {found} bytes, which do not make {tuple(shape)} of {dtype}. Make the LMDB '
+                'again.'
+            )
+        return value
 
     def _nbytes(self, key: str) -> int:
-        return math.prod(self.spec(key)[:3]) * self.dtype.itemsize
+        height, width = self._sizes[key]
+        return height * width * self.channels * self.dtype.itemsize
 
     def _announce(self, places: Sequence[tuple[str, int, int]], height: int) -> None:
         """Lets the system read the rows of all windows at once, and nothing around them, before each is waited for."""
-        content = self._reader.content()
         if not hasattr(mmap, 'MADV_WILLNEED'):
             return
         for key, top, _ in places:
             if key in self._offsets:
-                row = self._nbytes(key) // self._sizes[key][0]
-                first = self._offsets[key] + top * row
-                page = first - first % mmap.PAGESIZE
-                with suppress(OSError):  # a hint
-                    content.madvise(mmap.MADV_WILLNEED, page, first + height * row - page)
+                size = self._nbytes(key)
+                row = size // self._sizes[key][0]
+                self._announce_bytes(self._offsets[key] + top * row, height * row)
+                if key not in self._reader.kept:
+                    self._announce_bytes(self._offsets[key] + size, 1)  # the name
+
+    def _announce_bytes(self, first: int, size: int) -> None:
+        page = first - first % mmap.PAGESIZE
+        with suppress(OSError, ValueError):  # a hint; a wrong place is noticed later
+            self._reader.content().madvise(mmap.MADV_WILLNEED, page, first + size - page)
 
 
 def is_raw_lmdb(folder: Path) -> bool:
@@ -126,6 +136,11 @@ def _physical_memory() -> float:
         return math.inf
 
 
+def trailer(name: bytes) -> bytes:
+    """What stands behind the pixels of an image, and shows that they are its own."""
+    return name + b'\0'
+
+
 def _read_index(folder: Path) -> dict[str, Any]:
     file = folder / INDEX_FILE
     try:
@@ -141,4 +156,24 @@ def _read_index(folder: Path) -> dict[str, Any]:
             f'{file}: expected version {VERSION} of the format, found {index.get("version")}. Make the LMDB again, or '
             'use the version of this package that made it.'
         )
+    if wrong := _wrong_entry(index):
+        raise UserError(f'{file}: damaged index ("{wrong}" is missing or wrong). Make the LMDB again.')
     return index
+
+
+def _wrong_entry(index: dict[str, Any]) -> str | None:
+    def is_size(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+
+    def is_table(value: Any, fits: Callable[[Any], bool]) -> bool:
+        return isinstance(value, dict) and all(map(fits, value.values()))
+
+    checks: dict[str, Callable[[Any], bool]] = {
+        'dtype': lambda value: value in DTYPES,
+        'channels': lambda value: value in (1, 3),
+        'meta': lambda value: isinstance(value, dict),
+        'images': lambda value: bool(value) and is_table(value, is_size),
+        'offsets': lambda value: is_table(value, lambda first: type(first) is int and first >= 0),
+        'file': lambda value: isinstance(value, dict),
+    }
+    return next((name for name, fits in checks.items() if not fits(index.get(name))), None)

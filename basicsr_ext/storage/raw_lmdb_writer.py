@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage.environment import file_state
 from basicsr_ext.storage.lmdb_writer import LmdbWriter
-from basicsr_ext.storage.raw_lmdb import DTYPES, FORMAT, INDEX_FILE, VERSION
+from basicsr_ext.storage.raw_lmdb import DTYPES, FORMAT, INDEX_FILE, VERSION, trailer
 
 
 class RawLmdbWriter(LmdbWriter):
@@ -50,30 +50,30 @@ class RawLmdbWriter(LmdbWriter):
                 f'{image.shape[2]} of {image.dtype}.'
             )
 
-    def _encode(self, image: np.ndarray) -> memoryview:
-        return np.ascontiguousarray(image, self._dtype.newbyteorder('<')).reshape(-1).view(np.uint8).data
+    def _encode(self, name: bytes, image: np.ndarray) -> bytes:
+        return np.ascontiguousarray(image, self._dtype.newbyteorder('<')).tobytes() + trailer(name)
 
-    def _put_growing(self, name: bytes, value: bytes | memoryview) -> None:
+    def _put_growing(self, name: bytes, value: bytes) -> None:
         assert self._environment is not None
         page_size = self._environment.stat()['psize']
         end = (file_state(self._environment)['last_pgno'] + 1) * page_size
         super()._put_growing(name, value)
         self._file_state = file_state(self._environment)
         if len(value) > page_size:  # smaller ones may lie inside LMDB's own pages, and move with them
-            first = self._find(value, end, page_size)
+            first = self._find(name, value, end, page_size)
             if first is not None:
                 self._offsets[name.decode()] = first
 
-    def _find(self, value: bytes | memoryview, end: int, page_size: int) -> int | None:
+    def _find(self, name: bytes, value: bytes, end: int, page_size: int) -> int | None:
         """Says where in data.mdb a new value lies: behind the former end, and a few pages of LMDB's own."""
+        beginning, ending = value[:page_size], trailer(name)
         with open(self._partial / 'data.mdb', 'rb') as file:
             file.seek(end)
-            added = file.read(len(value) + 16 * page_size)
-        beginning, first = bytes(value[:page_size]), -1
-        while (first := added.find(beginning, first + 1)) >= 0:
-            found = np.frombuffer(added, np.uint8)[first : first + len(value)]
-            if first % 8 == 0 and np.array_equal(found, np.frombuffer(value, np.uint8)):
-                return end + first
+            added, place = file.read(16 * page_size), -1
+            while (place := added.find(beginning, place + 1)) >= 0:
+                file.seek(end + place + len(value) - len(ending))
+                if file.read(len(ending)) == ending:
+                    return end + place
         return None
 
     def _write_index(self, folder: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from queue import SimpleQueue
-from threading import Event, Thread
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Thread, main_thread
 from typing import Any
 
 import torch
@@ -98,15 +99,23 @@ def read_ahead(batches: Iterator[Any], number: int) -> Generator[Any, None, None
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
     def read_wanted() -> None:
-        if gpu is not None:
-            torch.cuda.set_device(gpu)  # of this rank, for which batches are page-locked (``pin_memory``)
-        while wanted.get() and not closed.is_set():
-            try:
+        try:
+            if gpu is not None:
+                torch.cuda.set_device(gpu)  # of this rank, for which batches are page-locked (``pin_memory``)
+            while is_wanted():
                 read.put((next(batches, None), None))
-            except BaseException as error:
-                read.put((None, error))
+        except BaseException as error:
+            read.put((None, error))
 
-    reader = Thread(target=read_wanted, name='read_ahead', daemon=True)
+    def is_wanted() -> bool:
+        while (
+            main_thread().is_alive()
+        ):  # a program that ends without closing the generator must not wait for the thread
+            with suppress(Empty):
+                return wanted.get(timeout=1) and not closed.is_set()
+        return False
+
+    reader = Thread(target=read_wanted, name='read_ahead')
     reader.start()
     try:
         for _ in range(number):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ READS_HALF_A_FILE = """
 import os, sys
 from basicsr_ext.storage import RawLmdbStore
 store = RawLmdbStore(sys.argv[1])
+store.read('image', 0, 0, 1, 1)  # and the name behind the pixels
 os.truncate(sys.argv[1] + '/data.mdb', int(sys.argv[2]))
 print(int(store.read('image', *map(int, sys.argv[3:])).sum()), flush=True)
 """
@@ -53,7 +55,7 @@ def test_the_layout_is_the_documented_one(path):
         values = dict(transaction.cursor())
     state = environment.info()
     environment.close()
-    assert values == {b'image': IMAGE.tobytes(), b'small': SMALL.tobytes()}
+    assert values == {b'image': IMAGE.tobytes() + b'image\0', b'small': SMALL.tobytes() + b'small\0'}
     data = (path / 'data.mdb').read_bytes()
     assert json.loads((path / 'meta.json').read_text()) == {
         'format': 'basicsr_ext raw images',
@@ -101,14 +103,38 @@ def test_a_compacted_copy_whose_values_lie_elsewhere_is_read_through_lmdb(number
         np.testing.assert_array_equal(store.windows([(key, 3, 5)], 50, 20)[0], image[3:53, 5:25])
     moved = shutil.copytree(path, tmp_path / 'moved.lmdb')  # a plain copy keeps its places
     monkeypatch.delattr(LmdbReader, 'view')
-    if number > 1:
-        np.testing.assert_array_equal(RawLmdbStore(moved).read('00'), images['00'])
+    np.testing.assert_array_equal(RawLmdbStore(moved).read('00'), images['00'])
 
 
 def test_a_file_that_was_written_to_is_read_through_lmdb(path):
     other = random_image(IMAGE.shape, seed=5)
-    edit_data(path, lambda transaction: transaction.put(b'image', other.tobytes()))
+    edit_data(path, lambda transaction: transaction.put(b'image', other.tobytes() + b'image\0'))
     np.testing.assert_array_equal(RawLmdbStore(path).read('image'), other)
+
+
+@pytest.mark.parametrize('keys', [('a', 'b', 'c'), ('a', 'ab', 'abc')])
+def test_an_index_of_another_file_with_equal_sizes_and_transactions_does_no_harm(keys, tmp_path):
+    images = {key: random_image((60, 40, 3), seed=number) for number, key in enumerate(keys)}
+    path = write_raw(tmp_path / 'a.lmdb', images)
+    other = write_raw(tmp_path / 'b.lmdb', dict(sorted(images.items(), reverse=True)))
+    assert (path / 'data.mdb').stat().st_size == (other / 'data.mdb').stat().st_size
+    assert json.loads((path / 'meta.json').read_text())['file'] == json.loads((other / 'meta.json').read_text())['file']
+    shutil.copy(other / 'meta.json', path / 'meta.json')
+    store = RawLmdbStore(path)
+    for key, image in images.items():
+        np.testing.assert_array_equal(store.read(key), image)
+
+
+def test_a_pickled_store_reads_what_was_made_anew_meanwhile(tmp_path):
+    images = {key: random_image((60, 40, 3), seed=number) for number, key in enumerate('abc')}
+    path = write_raw(tmp_path / 'a.lmdb', images)
+    pickled = pickle.dumps(RawLmdbStore(path))
+    shutil.rmtree(path)
+    anew = {key: random_image((61, 40, 3), seed=number + 7) for number, key in enumerate('cba')}
+    write_raw(path, anew)
+    store = pickle.loads(pickled)
+    for key, image in anew.items():
+        np.testing.assert_array_equal(store.read(key), image)
 
 
 @pytest.mark.skipif(
@@ -180,7 +206,7 @@ def test_an_image_that_the_data_lack_is_named(path):
 
 
 def test_an_image_of_the_wrong_length_is_named(path):
-    edit_data(path, lambda transaction: transaction.put(b'image', b'short'))
+    edit_data(path, lambda transaction: transaction.put(b'image', b'shortimage\0'))
     store = RawLmdbStore(path)
     np.testing.assert_array_equal(store.read('small'), SMALL)
     with pytest.raises(UserError, match=r'image "image" has 5 bytes, which do not make \(1300, 50, 3\) of uint8'):
@@ -233,15 +259,19 @@ def test_rows_of_new_images_are_announced_all_at_once_and_nothing_else(
     data = (path / 'data.mdb').read_bytes()
     store = RawLmdbStore(path)
     store.windows([('03', 100, 0)], 30, 20)
-    assert len(announced) == 1
+    assert len(announced) == 2  # the rows, and the name behind the pixels
     announced.clear()
     places = [(key, 500, 0) for key in images]
     store.windows(places, 30, 20)
     wanted = [image[500:530].tobytes() for key, image in images.items() if exceeds_memory or key != '03']
-    for rows, (first, size) in zip(wanted, announced, strict=True):
+    names = [range_ for range_ in announced if range_[1] <= mmap.PAGESIZE]
+    for rows, (first, size) in zip(wanted, [range_ for range_ in announced if range_ not in names], strict=True):
         place = data.index(rows)
         assert first <= place < first + mmap.PAGESIZE
         assert first + size == place + len(rows)
+    for key, (first, size) in zip([key for key in images if key != '03'], names, strict=True):
+        place = data.index(images[key][-5:].tobytes() + f'{key}\0'.encode()) + images[key][-5:].nbytes
+        assert first <= place < first + size
     announced.clear()
     store.windows(places, 30, 20)
     assert len(announced) == (40 if exceeds_memory else 0)
@@ -255,8 +285,30 @@ def test_a_file_that_was_moved_away_is_read_as_long_as_it_is_open(path):
     np.testing.assert_array_equal(window, SMALL[1:4, 9:49])
 
 
-@pytest.mark.parametrize('offset', [-1, 10**12])
-def test_offsets_outside_the_file_are_refused(offset, path):
-    edit_index(path, offsets={'image': offset})
-    with pytest.raises(UserError, match=r'meta\.json: offsets do not lie in data\.mdb'):
+@pytest.mark.parametrize('offset', [0, 8192, 8209, 10**12])
+def test_wrong_offsets_do_no_harm(offset, path):
+    edit_index(path, offsets={'image': offset, 'small': offset})
+    store = RawLmdbStore(path)
+    np.testing.assert_array_equal(store.windows([('image', 20, 2)], 30, 40)[0], IMAGE[20:50, 2:42])
+    np.testing.assert_array_equal(store.read('small'), SMALL)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        *((name, None) for name in ('file', 'offsets', 'images', 'dtype', 'channels', 'meta')),
+        ('offsets', {'image': '8208'}),
+        ('offsets', {'image': -8}),
+        ('offsets', {'image': 8208.0}),
+        ('images', {}),
+        ('images', {'image': [1300]}),
+        ('images', {'image': [1300, '50']}),
+        ('images', {'image': [1300, 0]}),
+        ('dtype', 'int8'),
+        ('channels', 4),
+    ],
+)
+def test_a_damaged_entry_of_the_index_is_named(name, value, path):
+    edit_index(path, **{name: value})
+    with pytest.raises(UserError, match=rf'meta\.json: damaged index \("{name}" is missing or wrong\)'):
         RawLmdbStore(path)

@@ -6,6 +6,9 @@ import basicsr_ext
 
 basicsr_ext.register()
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -54,6 +57,34 @@ def test_an_error_comes_in_its_turn():
     with pytest.raises(UserError, match=r'^image "a" is damaged$'):
         next(reading)
     assert not threads()
+
+
+def test_a_thread_that_cannot_begin_says_why(monkeypatch):
+    """As where the GPU of a rank is gone."""
+
+    def fail(number):
+        raise RuntimeError('no such GPU')
+
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 3)
+    monkeypatch.setattr(torch.cuda, 'set_device', fail)
+    with pytest.raises(RuntimeError, match='no such GPU'):
+        next(read_ahead(iter(range(3)), 2))
+    assert not threads()
+
+
+@pytest.mark.parametrize('ending', ['', 'raise SystemExit(3)'])
+def test_a_program_may_end_without_closing_the_generator(ending):
+    program = (
+        'import torch\nfrom basicsr_ext.trainer.feeding import read_ahead\n'
+        'batches = (torch.rand(100, 100) @ torch.rand(100, 100) for _ in range(10**6))\n'
+        f'kept = [read_ahead(batches, 2)]\nkept.append(kept)\nnext(kept[0])\n{ending}\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, '-c', program], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == (3 if ending else 0), ended.stderr
 
 
 def test_the_feeder_ends_its_thread_when_a_run_is_left():
