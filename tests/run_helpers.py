@@ -20,6 +20,14 @@ import yaml
 TINY_EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 2}
 
 
+def write_weights(path: Path) -> str:
+    """Writes random weights of TINY_EDSR."""
+    from basicsr.archs import build_network
+
+    torch.save({'params': build_network(dict(TINY_EDSR)).state_dict()}, path)
+    return str(path)
+
+
 def write_images(folder: Path, images: dict[str, np.ndarray]) -> Path:
     """Writes RGB images as PNGs."""
     folder.mkdir(parents=True, exist_ok=True)

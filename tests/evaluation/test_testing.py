@@ -15,6 +15,7 @@ from run_helpers import TINY_EDSR, log_text, on_ranks, sr_options, write_images,
 
 import basicsr_ext
 from basicsr_ext.cli import main
+from basicsr_ext.trainer import run
 
 basicsr_ext.register()
 
@@ -123,11 +124,20 @@ def test_images_that_would_be_saved_as_one_file_are_named(root, photos, keys, ca
     data = {'name': 'Two', 'type': 'PairedStoreDataset', 'dataroot_gt': 'sets/hr', 'dataroot_lq': 'sets/lr'}
     options['datasets'] = {'test_1': data}
     assert main(['test', '-opt', str(write_options(root / 't.yml', options))]) == 2
-    message = f'val.save_img: images "{keys[0]}" and "{keys[1]}" of dataset test_1 would be saved as one file, "'
-    assert message in capsys.readouterr().err
+    images = ' and '.join(f'"{key}" of datasets.test_1' for key in keys)
+    assert f'val.save_img: images {images} would be saved as one file, "' in capsys.readouterr().err
     options['val']['save_img'] = False
     run_test(root, options)
     assert list(results(root / 'results/scored')['Two', 'a']) == list(keys)
+
+
+def test_sets_of_one_name_cannot_save_equally_named_images(root, capsys):
+    options = scored_options(root, save_img=True)
+    for data in options['datasets'].values():
+        data['name'] = 'One'
+    assert main(['test', '-opt', str(write_options(root / 't.yml', options))]) == 2
+    assert 'Rename them, give datasets a name each, or set false.' in capsys.readouterr().err
+    assert not (root / 'results').exists()
 
 
 @pytest.mark.parametrize('model_type', ['SRModel', 'ECOModel'])
@@ -319,6 +329,44 @@ def test_scores_are_there_before_the_next_checkpoint_is_tested(root, monkeypatch
         assert scores == pytest.approx(expected[0]['First'][image])
 
 
+def damage(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:50] + b'x' * (len(content) - 50))
+
+
+def test_a_test_that_ends_early_leaves_no_scores(root):
+    """What was saved before stays; neither table nor log has a mean."""
+    damage(root / 'hr/rocket.png')
+    with pytest.raises(basicsr_ext.UserError, match='rocket.png'):
+        basicsr_ext.test(scored_options(root, save_img=True), root=root)
+    folder = root / 'results/scored'
+    assert [path.name for path in (folder / 'visualization').rglob('*')] != []
+    assert not list((root / 'results').rglob('metrics.*'))
+    log = log_text(folder)
+    assert 'Testing First' in log and '# psnr' not in log
+
+
+def test_the_table_of_all_is_there_when_all_are_tested(root, monkeypatch):
+    """An earlier one is set aside, so that it is not taken for this one."""
+    basicsr_ext.test(scored_options(root), ['a.pth', 'b.pth'], root=root)
+    folder = root / 'results/scored'
+    before = results(folder)
+    test = run.test
+
+    def second_fails(*arguments, **named):
+        if named['subfolder'] == 'b':
+            damage(root / 'hr/rocket.png')
+        return test(*arguments, **named)
+
+    monkeypatch.setattr(run, 'test', second_fails)
+    with pytest.raises(basicsr_ext.UserError, match='rocket.png'):
+        basicsr_ext.test(scored_options(root), ['a.pth', 'b.pth', 'c.pth'], root=root)
+    assert not list(folder.glob('metrics.*')) and not list((folder / 'b').glob('metrics.*'))
+    assert {key[1] for key in results(folder / 'a')} == {'a'}
+    (archive,) = folder.glob('metrics_archived_*')
+    assert results(archive) == before
+
+
 def rewrite(files, change) -> None:
     for file in files:
         assert cv2.imwrite(str(file), np.ascontiguousarray(change(cv2.imread(str(file)))))
@@ -379,9 +427,7 @@ def test_depth_alpha_and_grey(root, dataset):
 
 @pytest.mark.parametrize('kind', ['lr', 'hr'])
 def test_a_damaged_image_is_named(root, capsys, kind):
-    file = root / kind / 'rocket.png'
-    content = file.read_bytes()
-    file.write_bytes(content[:50] + b'x' * (len(content) - 50))
+    damage(root / kind / 'rocket.png')
     assert main(['test', '-opt', str(write_options(root / 't.yml', scored_options(root)))]) == 2
     error = capsys.readouterr().err
     assert f'{kind}/rocket.png ({"lq" if kind == "lr" else "gt"}) is damaged' in error and 'Traceback' not in error

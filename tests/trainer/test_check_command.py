@@ -15,7 +15,16 @@ basicsr_ext.register()
 import cv2
 import pytest
 import torch
-from run_helpers import eco_options, gan_options, sr_options, write_centroids, write_images, write_options, write_pairs
+from run_helpers import (
+    eco_options,
+    gan_options,
+    sr_options,
+    write_centroids,
+    write_images,
+    write_options,
+    write_pairs,
+    write_weights,
+)
 
 from basicsr_ext.cli import main
 from basicsr_ext.trainer.check import check
@@ -97,6 +106,7 @@ def test_our_datasets_and_models(images, root, capsys):
 def test_a_test_run(images, root, capsys):
     options = sr_options(images)
     options['datasets'] = {'test': options['datasets']['val']}
+    options['path'] = {'pretrain_network_g': write_weights(images / 'a.pth')}
     options['val'] = {'save_img': True, 'suffix': None, 'metrics': options['val']['metrics']}
     del options['train'], options['logger']
     status, text, _ = run(root, options, capsys)

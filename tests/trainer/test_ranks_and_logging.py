@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from run_helpers import forked, gan_options, log_text, on_ranks, sr_options, write_options, write_pairs
+from run_helpers import forked, gan_options, log_text, on_ranks, sr_options, write_options, write_pairs, write_weights
 
 from basicsr_ext.cli import _parser, main
 from basicsr_ext.trainer.launching import rank_command
@@ -111,6 +111,7 @@ def test_a_damaged_image_of_validation_does_not_hang(root, capfd, command):
     val['num_prefetch_queue'] = 1
     if command == 'test':
         options['datasets'] = {'test_1': val}
+        options['path'] = {'pretrain_network_g': write_weights(root / 'a.pth')}
         options['val'].pop('val_freq')
         for key in ('train', 'logger'):
             options.pop(key)

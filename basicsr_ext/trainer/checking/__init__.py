@@ -54,6 +54,7 @@ def check_options(
     from basicsr_ext.trainer.checking.metrics import check_metrics
     from basicsr_ext.trainer.checking.models import check_model
     from basicsr_ext.trainer.checking.rehearsal import rehearse_metrics
+    from basicsr_ext.trainer.checking.saved_images import check_saved_images
     from basicsr_ext.trainer.checking.shapes import check_shapes
     from basicsr_ext.trainer.checking.weights import check_weights
 
@@ -72,6 +73,7 @@ def check_options(
         impossible.check_devices(report, launcher)
     impossible.check_loaders(report)
     impossible.check_validation(report, datasets, metrics)
+    check_saved_images(report, contents)
     check_shapes(report, networks, contents)
     if is_train:
         impossible.check_training(report, contents, ranks or impossible.world_size(launcher or 'none'))

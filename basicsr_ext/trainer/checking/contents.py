@@ -97,8 +97,6 @@ def open_contents(report: Report, name: str, dataset: type, thorough: bool = Fal
         if contents.length == 0:
             report.error(path, 'expected images, found none.')
             return None
-        if ours and phase_of(name) != 'train' and report.get('val', 'save_img') is True:
-            _check_saved_names(report, name, [lq for _, lq in opened.pairs])
         if contents.is_paired:
             _measure(contents, report, path)
             if phase_of(name) != 'train' and contents.mismatch is not None:
@@ -107,20 +105,6 @@ def open_contents(report: Report, name: str, dataset: type, thorough: bool = Fal
         report.error(path, f'{dataset.__name__} cannot be read ({brief(error)}).')
         return None
     return contents
-
-
-def _check_saved_names(report: Report, name: str, keys: list[str]) -> None:
-    """BasicSR saves an image under the last part of its key, up to the last dot."""
-    saved: dict[str, str] = {}
-    for key in keys:
-        file = os.path.splitext(os.path.basename(key))[0]
-        if (other := saved.setdefault(file, key)) != key:
-            report.error(
-                ('val', 'save_img'),
-                f'images "{other}" and "{key}" of dataset {name} would be saved as one file, "{file}". Rename them, or '
-                'set false.',
-            )
-            return
 
 
 def open_dataset(report: Report, name: str, dataset: type) -> Any:

@@ -73,6 +73,8 @@ def check_model(report: Report) -> dict[str, nn.Module]:
     if report.is_train and isinstance(report.get('train'), dict):
         _check_train(report, keys, train_blocks(model), name)
     _check_unknown(report, keys, model)
+    if not report.is_train and keys.networks:
+        _check_tested_weights(report, keys.networks[0], networks)
     blocks = [('train',), ('datasets',), ('model_type',), ('network_g',)]
     if report.is_train and hasattr(model, 'check_together') and all(report.is_sound(*path) for path in blocks):
         try:
@@ -80,6 +82,14 @@ def check_model(report: Report) -> dict[str, nn.Module]:
         except UserError as error:
             report.refused((), error)
     return networks
+
+
+def _check_tested_weights(report: Report, letter: str, networks: dict[str, nn.Module]) -> None:
+    """BasicSR tests a network with random weights without a word."""
+    network, path = networks.get(f'network_{letter}'), ('path', f'pretrain_network_{letter}')
+    has_weights = network is not None and any(True for _ in network.parameters())
+    if has_weights and report.get(*path) is None and report.is_sound('path'):
+        report.error(path, 'expected the weights to test, found none. Set it, or give --weights FILE.')
 
 
 def _check_without_model(report: Report) -> None:

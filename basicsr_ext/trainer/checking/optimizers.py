@@ -79,10 +79,22 @@ def check_scheduler(
     kinds = {name: kind for name, kind in _OF_SCHEDULERS.items() if name in arguments_of(scheduler).kinds}
     check_arguments(report, path, scheduler, given=['optimizer'], also=kinds)
     total = int(report.get('train', 'total_iter')) if report.is_sound('train', 'total_iter') else 1
+    _check_periods(report, path, total)
     known_to_work = [made for made in optimizers if made is not None] or [stepped_optimizer({'type': 'Adam', 'lr': 1})]
     for optimizer in known_to_work:
         _check_made(
             report, path, scheduler.__name__, lambda made=optimizer: _step_to_the_end(made, report.block(*path), total)
+        )
+
+
+def _check_periods(report: Report, path: KeyPath, total: int) -> None:
+    """Periods of BasicSR's cosine restarts that last longer than the training are a mistake; shorter ones fail."""
+    periods = report.get(*path, 'periods')
+    if report.is_sound(*path) and isinstance(periods, list) and sum(periods) > total:
+        report.warn(
+            (*path, 'periods'),
+            f'they last {sum(periods):,} iterations and train.total_iter is {total:,}: the learning rate will not come to '
+            'its end.',
         )
 
 
@@ -159,6 +171,8 @@ def _step_to_the_end(optimizer: torch.optim.Optimizer, options: Mapping[str, Any
             scheduler.step()
         except Exception as error:
             reason = brief(str(error).strip().partition('\n')[0])
+            if isinstance(periods := options.get('periods'), list):
+                reason = f'periods last {sum(periods):,} iterations'
             raise UserError(
                 f'{type(scheduler).__name__} has no learning rate for iteration {step + 1:,}, and train.total_iter is '
                 f'{total:,} ({reason}).'

@@ -13,8 +13,17 @@ import numpy as np
 import pytest
 import torch
 from fuzz.option_bases import real_esrgan_options
-from option_checks import changed, problems
-from run_helpers import eco_options, gan_options, sr_options, write_centroids, write_images, write_options, write_pairs
+from option_checks import changed, problems, report_on
+from run_helpers import (
+    eco_options,
+    gan_options,
+    sr_options,
+    write_centroids,
+    write_images,
+    write_options,
+    write_pairs,
+    write_weights,
+)
 
 from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
@@ -139,6 +148,7 @@ def test_a_folder_that_is_too_large_for_a_look_before_the_run(images, tmp_path, 
     options['datasets'] = {
         'test': options['datasets']['val'] | {'dataroot_gt': f'{tmp_path}/hr', 'dataroot_lq': f'{tmp_path}/lr'}
     }
+    options['path'] = {'pretrain_network_g': write_weights(tmp_path / 'a.pth')}
     with pytest.raises(UserError, match=expected.replace('train', 'val')):
         run.test({**options, 'val': {'save_img': False}}, root=tmp_path)
 
@@ -221,7 +231,8 @@ def test_metrics_that_are_not_ready(images):
         ),
         (
             {'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [2]}},
-            'train.scheduler: CosineAnnealingRestartLR has no learning rate for iteration 4',
+            'train.scheduler: CosineAnnealingRestartLR has no learning rate for iteration 4, and train.total_iter is 4 '
+            '(periods last 2 iterations).',
         ),
         (
             {
@@ -281,6 +292,17 @@ def test_options_that_contradict_each_other(images, changes, expected):
         options = changed(options, path, value)
     found = problems(options, images)
     assert len(found) == 1 and found[0].startswith(expected), found
+
+
+def test_periods_that_outlast_the_training_are_a_warning(images):
+    options = changed(sr_options(images), 'train.scheduler', {'type': 'CosineAnnealingRestartLR', 'periods': [4]})
+    assert report_on(options, images).warnings == []
+    report = report_on(changed(options, 'train.scheduler.periods', [1200]), images)
+    assert report.problems == []
+    assert [str(warning) for warning in report.warnings] == [
+        'train.scheduler.periods: they last 1,200 iterations and train.total_iter is 4: the learning rate will not come to '
+        'its end.'
+    ]
 
 
 @pytest.mark.parametrize(

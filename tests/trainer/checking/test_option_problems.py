@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from option_checks import changed, problems, report_on
-from run_helpers import eco_options, gan_options, sr_options, write_centroids, write_options, write_pairs
+from run_helpers import eco_options, gan_options, sr_options, write_centroids, write_options, write_pairs, write_weights
 
 import basicsr_ext
 
@@ -428,11 +428,15 @@ def test_keys_that_nothing_reads_warn(images):
 # ---- tests -----------------------------------------------------------------------------------------------------------
 
 
-def test_options_of_a_test_run(images):
+def test_options_of_a_test_run(images, tmp_path):
     options = sr_options(images)
     options['datasets'] = {'test_1': options['datasets']['val']}
     del options['train'], options['logger'], options['val']['val_freq']
     options['val']['suffix'] = None
+    assert problems(options, images, is_train=False) == [
+        'path.pretrain_network_g: expected the weights to test, found none. Set it, or give --weights FILE.'
+    ]
+    options['path'] = {'pretrain_network_g': write_weights(tmp_path / 'a.pth')}
     assert problems(options, images, is_train=False) == []
     assert problems({**options, 'val': None}, images, is_train=False) == [
         'val: expected a block of options, found nothing.'
@@ -444,3 +448,14 @@ def test_options_of_a_test_run(images):
     assert any(text.startswith('datasets.train: expected a name such as test, test_2 or val') for text in found)
     assert any(text.startswith('datasets.train.name: expected a name that can be a folder') for text in found)
     assert any(text.startswith('val.suffix: this option is required by save_img') for text in found)
+
+
+def test_images_of_a_training_that_would_be_saved_as_one_file(images):
+    options = sr_options(images)
+    options['datasets']['val_2'] = {**options['datasets']['val'], 'name': 'again'}
+    assert report_on(options, images).warnings == []
+    options['val']['save_img'] = True
+    report = report_on(options, images)
+    assert report.problems == []
+    (warning,) = map(str, report.warnings)
+    assert warning.startswith('val.save_img: images "') and warning.endswith('would be saved as one file, "coffee".')
