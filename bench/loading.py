@@ -8,6 +8,7 @@ flips and rotations, batches of 16. One process, in turns; a figure is the ratio
 - ``loading_four_images``: GT, LQ and the centroids of both, one thread; two samples of BasicSR's, which has pairs only.
 - ``loading_float_batch``: float32 batches of GT and LQ from a loader; ours has no workers and a thread that reads ahead,
   and converts uint8 batches, whose order in memory stays channels last; BasicSR's has two workers.
+- ``loading_float_batch_nchw``: the same with channels first in memory, as BasicSR's are and as models convert them.
 - ``loading_cold``: four images, after the files were dropped from the page cache (of this machine; a host's stays).
 - ``loading_cold_whole``: the same from stores of whole images of 1356x2040, which need no sub-images; BasicSR reads its own.
 
@@ -63,7 +64,13 @@ PHOTOGRAPHS = (
     'hubble_deep_field.jpg',
     'retina.jpg',
 )
-GOALS = {'loading_four_images': 150, 'loading_float_batch': 60, 'loading_cold': 10, 'loading_cold_whole': 10}
+GOALS = {
+    'loading_four_images': 150,
+    'loading_float_batch': 60,
+    'loading_float_batch_nchw': 60,
+    'loading_cold': 10,
+    'loading_cold_whole': 10,
+}
 WHOLE_SIZE, WHOLE_IMAGES = (1356, 2040), 32
 STORES = ('gt', 'lq', 'centroid', 'centroid_lq')
 
@@ -223,7 +230,7 @@ def steady(batches: Iterator[Any]) -> float:
     return (time.perf_counter() - start) / number / BATCH
 
 
-def float_batches(root: Path, images: int, repeats: int) -> tuple[float, float]:
+def float_batches(root: Path, images: int, repeats: int, nchw: bool = False) -> tuple[float, float]:
     """Median seconds of a sample, BasicSR's first."""
 
     def stock() -> Iterator[Any]:
@@ -234,10 +241,16 @@ def float_batches(root: Path, images: int, repeats: int) -> tuple[float, float]:
     def ours() -> Iterator[Any]:
         loader = DataLoader(dataset, BATCH, sampler=list(islice(sample_ids(images), 150 * BATCH)), drop_last=True)
         for batch in read_ahead(iter(loader), 2):
-            yield {key: to_unit_range(value) for key, value in batch.items() if torch.is_tensor(value)}
+            tensors = {key: value for key, value in batch.items() if torch.is_tensor(value)}
+            yield {key: to_unit_range(value.contiguous() if nchw else value) for key, value in tensors.items()}
 
     dataset = our_dataset(root, PairedStoreDataset)
     return medians([(steady(stock()), steady(ours())) for _ in range(repeats)])
+
+
+def float_batches_nchw(root: Path, images: int, repeats: int) -> tuple[float, float]:
+    """Like :func:`float_batches`, with channels first in memory."""
+    return float_batches(root, images, repeats, nchw=True)
 
 
 def cold(root: Path, images: int, repeats: int, whole: bool = False) -> tuple[float, float] | None:
@@ -349,7 +362,8 @@ def main() -> None:
                 print(f'four images of a sample {name}: {found * 1e6:.0f} us')
             return
         write_whole_stores(Path(folder) / 'whole', photographs(args.images))
-        for (figure, goal), measure in zip(GOALS.items(), (four_images, float_batches, cold, cold_whole), strict=True):
+        measures = (four_images, float_batches, float_batches_nchw, cold, cold_whole)
+        for (figure, goal), measure in zip(GOALS.items(), measures, strict=True):
             found = measure(Path(folder), images, repeats)
             if found is None:
                 lines.append(f'{figure} not measured: the page cache keeps the files (goal {goal}x)')
