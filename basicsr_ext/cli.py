@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         which was saved first.
     """
     args = _parser().parse_args(argv)
+    # Of a damaged image our own message tells more; set before OpenCV is imported, here or in a worker.
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')
     try:
         args.run(args)
     except UserError as error:
@@ -46,13 +49,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=f'basicsr-ext {__version__}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
 
-    train = commands.add_parser('train', help='train from an option file')
+    train = commands.add_parser(
+        'train',
+        help='train from an option file',
+        description='Trains from an option file, after checking all of it. Networks, training states, logs and the options as '
+        'they were used go to experiments/NAME, and curves to tb_logger/NAME where logger.use_tb_logger is true. An earlier '
+        'run of that name is renamed, not replaced; --auto_resume goes on with it. Ctrl-C or SIGTERM: the iteration is '
+        'finished and saved. Exit status: 0; 2: something is to be mended; 130 (Ctrl-C), 143 (SIGTERM): stopped and saved.',
+    )
     _add_run_arguments(train)
     train.add_argument('--auto_resume', action='store_true', help="go on from the experiment's newest state")
     train.add_argument('--nproc', type=int, metavar='N', help='start N ranks on this machine (torchrun does it)')
     train.set_defaults(run=_train)
 
-    test = commands.add_parser('test', help='test from an option file')
+    test = commands.add_parser(
+        'test',
+        help='test from an option file',
+        description='Runs networks over the sets of an option file and scores every image by val.metrics. Prints the scores '
+        'and writes them to results/NAME as metrics.json, metrics.md and metrics.csv when the test is done, beside its log '
+        'and, with val.save_img, its images; with --weights, each checkpoint has a folder in there. Earlier results are '
+        'renamed, not replaced. Exit status: 0; 2: something is to be mended.',
+    )
     _add_run_arguments(test)
     test.add_argument(
         '--weights',
@@ -63,7 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     test.set_defaults(run=_test)
 
-    check = commands.add_parser('check', help='look for mistakes in an option file, without training')
+    check = commands.add_parser(
+        'check',
+        help='look for mistakes in an option file, without training',
+        description='Checks an option file as train does, or test where it has no block train, and names all mistakes. Then '
+        'builds the networks, counts parameters and multiply-adds, runs the metrics once, and estimates the disk space of '
+        'checkpoints. Reads one sample of each dataset; "basicsr prepare check" looks at every image. Writes no file. Exit '
+        'status: 0: nothing wrong; 2: mistakes.',
+    )
     _add_option_arguments(check)
     check.set_defaults(run=_check)
 

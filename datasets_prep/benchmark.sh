@@ -18,6 +18,7 @@
 source "$(dirname "$0")/common.sh"
 
 ROOT=${ROOT:-datasets/benchmark}
+KNOWN='Set5|Set14|BSD100|Urban100|Manga109'
 
 [ $# -ge 2 ] && [ $(($# % 2)) -eq 0 ] || usage
 
@@ -32,15 +33,14 @@ luminance() {
   done
 }
 
+sets=("$@")
+for ((i = 0; i < $#; i += 2)); do
+  [[ ${sets[i]} =~ ^($KNOWN)$ ]] || { echo "${sets[i]}: unknown set; known sets: ${KNOWN//|/, }." >&2; exit 2; }
+done
 while [ $# -gt 0 ]; do
-  case $1 in
-    Set5 | Set14 | BSD100 | Urban100 | Manga109)
-      # shellcheck disable=SC2086
-      hr_and_lr "$2" "$1" ${SCALES:-2 3 4 8}
-      # shellcheck disable=SC2086
-      [ -z "${LUMA:-}" ] || luminance "$2" "$1" ${SCALES:-2 3 4 8}
-      ;;
-    *) usage ;;
-  esac
+  # shellcheck disable=SC2086
+  hr_and_lr "$2" "$1" ${SCALES:-2 3 4 8}
+  # shellcheck disable=SC2086
+  [ -z "${LUMA:-}" ] || luminance "$2" "$1" ${SCALES:-2 3 4 8}
   shift 2
 done

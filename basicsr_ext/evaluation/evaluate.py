@@ -27,22 +27,35 @@ class Job(NamedTuple):
     image: str
 
 
+def open_methods(sr: Mapping[str, str | Path], gt: str | Path | None, scale: int = 1) -> list[Images]:
+    """Opens the images of methods, and checks names and sizes; torch is not imported for it.
+
+    Args:
+        sr: Name of a method -> folder of its images, or store.
+        gt: Folder or store of GT images; ``None`` where no metric compares.
+        scale: GT images are cropped at the right and the bottom to a multiple of it.
+
+    Raises:
+        UserError: There is nothing to read, or images do not fit.
+    """
+    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
+        raise UserError(f'scale: expected an integer of at least 1, found {scale!r}.')
+    gt_store = open_store(gt) if gt is not None else None
+    return [open_images(name, path, gt_store, scale) for name, path in sr.items()]
+
+
 def evaluate(
-    sr: Mapping[str, str | Path],
-    gt: str | Path | None,
+    methods: Sequence[Images],
     metrics: Mapping[str, Mapping[str, Any]],
     *,
-    scale: int = 1,
     dataset: str | None = None,
     num_workers: int | None = None,
 ) -> list[Scores]:
     """Scores the images of methods.
 
     Args:
-        sr: Name of a method -> folder of its images, or store.
-        gt: Folder or store of GT images; ``None`` where no metric compares.
+        methods: Their images, of :func:`open_methods`.
         metrics: Name of a metric -> its options, as in ``val.metrics``.
-        scale: GT images are cropped at the right and the bottom to a multiple of it.
         dataset: Name of the set; default: after the folder of GT images.
         num_workers: Processes; ``None``: one for each processor. Metrics on a GPU run in this process.
 
@@ -50,17 +63,14 @@ def evaluate(
         A result for each method.
 
     Raises:
-        UserError: Options are wrong, images do not fit or are damaged, or a metric cannot be computed; nothing is computed
-            before options, names and sizes have been checked.
+        UserError: Options are wrong, images are damaged, or a metric cannot be computed; nothing is computed before options
+            have been checked.
     """
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        raise UserError(f'scale: expected an integer of at least 1, found {scale!r}.')
     num_workers = check_workers(num_workers)
+    gt = methods[0].gt
     _register()
     check_blocks(metrics, gt is not None)
-    gt_store = open_store(gt) if gt is not None else None
-    methods = [open_images(name, path, gt_store, scale) for name, path in sr.items()]
-    _warn_of_alpha([gt_store, *(images.store for images in methods)])
+    _warn_of_alpha([gt, *(images.store for images in methods)])
     jobs = [Job(index, name) for index, images in enumerate(methods) for name in images.pairs]
     values: dict[Job, dict[str, float]] = dict(
         run_jobs(
@@ -68,7 +78,7 @@ def evaluate(
         )
     )
     return [
-        Scores(dataset or name_of(gt, images), images.method, {name: values[Job(index, name)] for name in images.pairs})
+        Scores(dataset or name_of(images), images.method, {name: values[Job(index, name)] for name in images.pairs})
         for index, images in enumerate(methods)
     ]
 
@@ -109,9 +119,9 @@ def name_methods(folders: Sequence[str]) -> dict[str, str]:
     return paths
 
 
-def name_of(gt: str | Path | None, images: Images) -> str:
+def name_of(images: Images) -> str:
     """Names a set after its folder, or the one above where that is called HR or the like."""
-    path = Path(gt if gt is not None else images.store.path).expanduser().absolute()
+    path = (images.store if images.gt is None else images.gt).path.absolute()
     return path.parent.name if path.name.lower() in _SAYS_NOTHING else path.name.removesuffix('.lmdb')
 
 

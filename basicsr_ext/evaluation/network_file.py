@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.network_needs import Needs, needs_of
-from basicsr_ext.prepare.teacher import build_teacher, teacher_from_file
-from basicsr_ext.storage.weights import NETWORK_KEY, read_content, read_weights
+from basicsr_ext.prepare.teacher import build_teacher, check_network_file, teacher_from_file
+from basicsr_ext.storage.weights import read_weights
 
 
 class TrainedNetwork(NamedTuple):
@@ -29,37 +27,6 @@ class TrainedNetwork(NamedTuple):
     network: nn.Module
     scale: int
     needs: Needs
-
-
-def check_network_file(path: str | os.PathLike) -> Mapping[str, Any] | None:
-    """Reads a file of weights, and refuses what holds no network that makes images.
-
-    Args:
-        path: Network file of ours or BasicSR's, state dict, or ``.safetensors``.
-
-    Returns:
-        What the file says of its network (label, network option, scale); ``None`` where it holds weights only.
-
-    Raises:
-        UserError: It is missing or damaged, a training state, or the file of a discriminator.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f'Weights {path}: expected a file, such as net_g_latest.pth, found a folder.')
-    content = read_content(path)
-    if 'optimizers' in content and 'iter' in content:
-        network = path.parent.with_name('models') / f'net_g_{content["iter"]}.pth'
-        raise UserError(f'Weights {path}: expected a file of a network, found a training state. Try {network}.')
-    record = content.get(NETWORK_KEY)
-    if not isinstance(record, Mapping) or not isinstance(record.get('network'), Mapping) or 'scale' not in record:
-        return None
-    label = str(record.get('label'))
-    if label.startswith('net_d'):
-        raise UserError(
-            f'Weights {path}: expected a network that makes images, found {label}, the discriminator '
-            f'{record["network"].get("type")}. Give the file of net_g.'
-        )
-    return record
 
 
 def open_network(

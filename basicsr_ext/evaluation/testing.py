@@ -10,7 +10,8 @@ from typing import Any
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
-from basicsr_ext.report.results import Scores, as_text, write_results
+from basicsr_ext.evaluation.early import check_weights_exist
+from basicsr_ext.report.results import Scores, as_text, set_aside, write_results
 from basicsr_ext.trainer import run
 from basicsr_ext.trainer.checking.source import OptionSource, read_source
 
@@ -26,8 +27,9 @@ def run_test(
 ) -> list[Scores]:
     """Tests with BasicSR's ``test_pipeline``; prints a table of scores, and writes them as JSON, Markdown and CSV.
 
-    They are written into the folder of the results, ``results/<name>``. With ``weights``, each checkpoint has a folder
-    named after it in there, and its scores in it; those of all together are in ``results/<name>`` too.
+    They are written into the folder of the results, ``results/<name>``, when the test is done. With ``weights``, each
+    checkpoint has a folder named after it in there, and its scores in it; when all are done, those of all together are in
+    ``results/<name>`` too.
 
     Args:
         options: Path of an option file, or the options as a mapping.
@@ -69,12 +71,14 @@ def _check_weights(weights: Sequence[str | os.PathLike], source: OptionSource) -
     Returns:
         Name -> absolute path: the file's name, after that of its experiment where two would have one name.
     """
+    files = list(dict.fromkeys(Path(os.path.abspath(os.path.expanduser(file))) for file in weights))
+    for file in files:
+        check_weights_exist(file)
     from basicsr_ext.registration import register
 
     register()
     from basicsr_ext.evaluation.network_file import check_network_file
 
-    files = list(dict.fromkeys(Path(os.path.abspath(os.path.expanduser(file))) for file in weights))
     for file in files:
         check_network_file(file)
     _check_fit(files, source)
@@ -130,7 +134,7 @@ def _report(
     settings: dict[str, Any],
     is_last: bool = True,
 ) -> None:
-    """Writes what there is, on the first rank: of the newest checkpoint, and of all; prints it at the end."""
+    """Writes the scores of the newest checkpoint, on the first rank; at the end also those of all, and prints them."""
     if not results or opt['rank'] != 0:
         return
     how = {key: value for key, value in opt['val'].items() if key not in ('save_img', 'suffix', 'pbar')}
@@ -138,7 +142,9 @@ def _report(
     folder, newest = each[-1]
     if newest:
         write_results(newest, folder, settings)
-    if len(each) > 1:
+    if len(each) == 1 and not is_last:
+        set_aside(folder.parent)
+    if len(each) > 1 and is_last:
         folder = folder.parent
         write_results(results, folder, settings)
     if is_last:

@@ -16,7 +16,13 @@ def add_upscale_arguments(parser: argparse.ArgumentParser) -> None:
         'nothing could be done.'
     )
     parser.add_argument('-i', '--input', required=True, metavar='PATH', help='image, or folder of images')
-    parser.add_argument('-o', '--output', required=True, metavar='DIR', help='folder for the results')
+    parser.add_argument(
+        '-o',
+        '--output',
+        required=True,
+        metavar='DIR',
+        help='folder for the results, which have the names of the images',
+    )
     network = parser.add_argument_group('network')
     add_network_files(network, 'network file, such as net_g_latest.pth')
     network.add_argument(

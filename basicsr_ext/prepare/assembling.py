@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.prepare.output import Output
 from basicsr_ext.prepare.pieces import Pieces
 from basicsr_ext.prepare.png import encode_png
+from basicsr_ext.prepare.progress import progress
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter
 
 
@@ -77,10 +77,12 @@ def _assemble(pieces: Pieces, count: int, kind: str, output: Output) -> None:
 
 
 def _all_images(pieces: Pieces, count: int, kind: str) -> Iterator[tuple[str, np.ndarray]]:
-    for index in tqdm(range(count), desc='writing the store', unit='piece', disable=None):
-        for name, image in pieces.load(index).items():
-            if name.startswith(f'{kind} '):
-                yield name.removeprefix(f'{kind} '), image
+    with progress('writing the store', count, unit='piece') as update:
+        for index in range(count):
+            for name, image in pieces.load(index).items():
+                if name.startswith(f'{kind} '):
+                    yield name.removeprefix(f'{kind} '), image
+            update()
 
 
 def image_folder(pieces: Pieces, kind: str) -> Path:

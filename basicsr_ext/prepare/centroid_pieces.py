@@ -92,7 +92,7 @@ class CentroidPieces:
             num_workers=0,  # the network runs here
             description=description,
             done=len(share) - len(missing),
-            unit='batch',
+            unit='image' if len(self._batches) == len(self._store) else 'batch',
         ):
             pass
         on_first_rank(lambda: None)  # hence all ranks are done

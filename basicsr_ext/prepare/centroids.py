@@ -22,7 +22,7 @@ from basicsr_ext.prepare.pixels import to_unit
 from basicsr_ext.prepare.recognised import recognised_teacher
 from basicsr_ext.prepare.sharing import on_first_rank, own_device, shared_work
 from basicsr_ext.prepare.source import open_source, source_record
-from basicsr_ext.prepare.teacher import build_teacher, check_network_option
+from basicsr_ext.prepare.teacher import build_teacher, check_network_option, teacher_from_weights
 from basicsr_ext.storage import ImageStore
 from basicsr_ext.storage.weights import sha256
 
@@ -45,9 +45,9 @@ class Pass(NamedTuple):
         for name in ('scale', 'batch_size'):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f'{name.replace("_", " ")}: expected a positive integer, found {value!r}.')
+                raise UserError(f'--{name}: expected a positive integer, found {value!r}.')
         if self.precision not in PRECISIONS:
-            raise UserError(f'precision: expected one of {", ".join(PRECISIONS)}, found {self.precision!r}.')
+            raise UserError(f'--precision: expected one of {", ".join(PRECISIONS)}, found {self.precision!r}.')
         check_tile(self.tile, self.overlap)
 
 
@@ -84,10 +84,10 @@ def make_centroids(
         lq: Folder or store of LR images.
         output: Raw LMDB store of centroids to write.
         output_lq: Raw LMDB store of downsampled centroids to write.
-        network: Network option of BasicSR: ``type`` and the arguments of that class; ``None`` lets spandrel recognise the
-            weights.
+        network: Network option of BasicSR: ``type`` and the arguments of that class; ``None`` takes what the file of weights
+            says of its network; where it says nothing, spandrel recognises it.
         weights: File of trained weights.
-        scale: Factor by which the network enlarges; ``None`` is allowed without a network option.
+        scale: Factor by which the network enlarges; ``None`` is allowed without a network option, and takes the network's.
         param_key: Entry of the file of weights; ``None`` takes ``params_ema``, else ``params``, else the whole file.
         tile: Size of tiles in LR pixels; ``None`` runs on whole images.
         overlap: Of neighbouring tiles, in LR pixels.
@@ -107,15 +107,17 @@ def make_centroids(
             the network, the network does not fit the images or the scale, or a stopped run had other settings.
     """
     if dtype not in DTYPES:
-        raise UserError(f'dtype: expected one of {", ".join(DTYPES)}, found {dtype!r}.')
+        raise UserError(f'--dtype: expected one of {", ".join(DTYPES)}, found {dtype!r}.')
     if Path(output).absolute() == Path(output_lq).absolute():
-        raise UserError(f'output lq: expected another path than that of the centroids, found {output_lq} for both.')
+        raise UserError(f'--output_lq: expected another path than that of the centroids, found {output_lq} for both.')
     where = resolve_device(own_device(device))
+    teacher = None
+    if network is None:
+        network, scale = teacher_from_weights(weights, scale)
     if network is None:
         teacher, scale, network = recognised_teacher(weights, param_key, scale)
     else:
         check_network_option(network)
-        teacher = None
     settings = Pass(scale, tile, overlap, batch_size, precision, self_ensemble)
     settings.check()
     store = open_source(lq)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 
+from basicsr_ext.prepare.counting import counted
 from basicsr_ext.prepare.shared_arguments import (
     add_forward_arguments,
     add_network_files,
     add_num_workers,
     add_paths,
-    stoppable,
+    number,
 )
+from basicsr_ext.prepare.stopping import stoppable
 
 
 def add_centroids(commands: argparse._SubParsersAction) -> None:
@@ -33,15 +35,23 @@ def add_centroids(commands: argparse._SubParsersAction) -> None:
         help='raw LMDB store of downsampled centroids to write',
     )
     teacher = parser.add_argument_group(
-        'teacher', 'Without -opt and --network, the library spandrel (extra "teachers") recognises the weights.'
+        'teacher',
+        'A checkpoint of this package says itself what network it belongs to, and by which factor that enlarges. -opt and '
+        '--network come before what it says. For other files give one of these, or the library spandrel (extra "teachers") '
+        'recognises the network by its weights.',
     )
     network = teacher.add_mutually_exclusive_group()
-    network.add_argument('-opt', '--opt', metavar='FILE', help='option file whose network_g and scale are taken')
+    network.add_argument(
+        '-opt',
+        '--opt',
+        metavar='FILE',
+        help='option file whose network_g and scale are taken (default: what the file of weights says)',
+    )
     network.add_argument(
         '--network', metavar='YAML', help="network option, such as '{type: EDSR, num_in_ch: 3, num_out_ch: 3}'"
     )
-    teacher.add_argument('-s', '--scale', type=int, help='factor; required with --network')
-    add_network_files(teacher, 'trained weights (.pth, .safetensors)')
+    teacher.add_argument('-s', '--scale', type=number, help='factor; required with --network')
+    add_network_files(teacher, 'trained weights, such as net_g_latest.pth (.pth, .safetensors)')
     add_forward_arguments(parser, 'how the teacher runs')
     parser.add_argument(
         '--dtype',
@@ -67,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
     elif args.network is not None:
         network, scale = teacher_from_text(args.network, args.scale)
     else:
-        network, scale = None, args.scale  # recognised by its weights
+        network, scale = None, args.scale  # the file of weights says it, or spandrel does
     count = make_centroids(
         args.input,
         args.output,
@@ -87,4 +97,4 @@ def _run(args: argparse.Namespace) -> None:
         num_workers=args.num_workers,
     )
     if os.environ.get('RANK', '0') == '0':
-        print(f'{args.output}, {args.output_lq}: {count} centroids')
+        print(f'{args.output}, {args.output_lq}: {counted(count, "centroid")}')

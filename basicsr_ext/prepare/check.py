@@ -21,6 +21,9 @@ from basicsr_ext.storage import ImageSpec
 Set = Mapping[str, Seen]
 
 
+_COPY = 'copy (warning)'
+
+
 class Problem(NamedTuple):
     """Something wrong with one image: a row of the table."""
 
@@ -28,6 +31,11 @@ class Problem(NamedTuple):
     problem: str
     expected: str
     found: str
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether the sets can be trained on as they are."""
+        return self.problem == _COPY
 
 
 def check_sets(
@@ -54,20 +62,20 @@ def check_sets(
 
     Returns:
         Problems: missing, extra and damaged images, two of one name, wrong sizes and scales, channels, alpha, depths, test
-        images.
+        images; and as warnings GT images that are copies of others, pixel by pixel.
 
     Raises:
         UserError: An argument is wrong, or a set cannot be opened.
     """
     if lq is not None and (not isinstance(scale, int) or scale < 1):
-        raise UserError(f'scale: LQ images need it, as an integer from 1 on; found {scale!r}.')
+        raise UserError(f'--scale: LQ images need it, as an integer from 1 on; found {scale!r}.')
     if filename_tmpl.count('{}') != 1:
-        raise UserError(f'filename_tmpl: expected {{}} once, such as "{{}}x4", found "{filename_tmpl}".')
-    if not 0 <= distance <= BITS:
-        raise UserError(f'distance: expected 0 to {BITS} bits, found {distance}.')
+        raise UserError(f'--filename_tmpl: expected {{}} once, such as "{{}}x4", found "{filename_tmpl}".')
+    if not isinstance(distance, int) or not 0 <= distance <= BITS:
+        raise UserError(f'--distance: expected 0 to {BITS} bits, found {distance!r}.')
     workers = check_workers(num_workers)
     gt_set = survey(gt, hashes=bool(tests), num_workers=workers)
-    problems = [*_alone('GT', gt_set)]
+    problems = [*_alone('GT', gt_set), *_copies('GT', gt_set)]
     if lq is not None:
         assert scale is not None
         lq_set = survey(lq, hashes=False, num_workers=workers)
@@ -107,6 +115,14 @@ def _alone(name: str, images: Set) -> Iterator[Problem]:
         )
 
 
+def _copies(name: str, images: Set) -> Iterator[Problem]:
+    """Images with the same pixels as one before them."""
+    first = dict[str, str]()
+    for key, seen in images.items():
+        if seen.digest and not seen.namesake and first.setdefault(seen.digest, key) != key:
+            yield Problem(f'{name} {key}', _COPY, 'another image', f'{name} {first[seen.digest]}')
+
+
 def _pairs(gt_set: Set, lq_set: Set, scale: int, template: str) -> Iterator[Problem]:
     gt_set, lq_set = ({key: seen for key, seen in images.items() if not seen.namesake} for images in (gt_set, lq_set))
     partners = {key: template.format(key) for key in gt_set}
@@ -131,7 +147,8 @@ def _pair(key: str, gt: ImageSpec, lq: ImageSpec, scale: int) -> Iterator[Proble
         other = next((factor for factor in range(1, 17) if _fits(gt, lq, factor)), None)
         if other is None:
             whole = f'{lq.height * scale}x{lq.width * scale}'
-            yield Problem(f'GT {key}', 'size', f'{whole} to {scale - 1} more' if scale > 1 else whole, _size(gt))
+            expected = f'{whole}, or up to {scale - 1} more on each side' if scale > 1 else whole
+            yield Problem(f'GT {key}', 'size', expected, f'{_size(gt)} (LQ {_size(lq)})')
         else:
             yield Problem(f'GT {key}', 'scale', f'{scale}', f'{other}')
     for problem, describe in (('channels', _channels), ('bit depth', _depth)):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from basicsr_ext.prepare.counting import counted
 from basicsr_ext.prepare.distances import DISTANCE
-from basicsr_ext.prepare.shared_arguments import add_num_workers
+from basicsr_ext.prepare.shared_arguments import add_num_workers, number
 
 
 def add_check(commands: argparse._SubParsersAction) -> None:
@@ -13,12 +14,13 @@ def add_check(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         'check',
         help='look for mistakes in sets of images',
-        description='Decodes all images, compares GT and LQ images, and looks for test images among the GT images. Prints a '
-        'table of problems. Exit status: 0: no problems; 1: problems; 2: the check cannot be made.',
+        description='Decodes all images, compares GT and LQ images, and looks for test images and for copies among the GT '
+        'images. Prints a table of problems. Exit status: 0: no problems, or only warnings (of copies); 1: problems; 2: the '
+        'check cannot be made.',
     )
     parser.add_argument('--gt', required=True, metavar='PATH', help='folder or store of GT images')
     parser.add_argument('--lq', metavar='PATH', help='folder or store of LQ images')
-    parser.add_argument('-s', '--scale', type=int, help='GT pixels per LQ pixel; required with --lq')
+    parser.add_argument('-s', '--scale', type=number, help='GT pixels per LQ pixel; required with --lq')
     parser.add_argument(
         '--filename_tmpl',
         '--filename-tmpl',
@@ -27,11 +29,16 @@ def add_check(commands: argparse._SubParsersAction) -> None:
         help='name of an LQ image, with {} in place of that of its GT image, such as {}x4 (default: {})',
     )
     parser.add_argument(
-        '--test', nargs='+', default=(), metavar='PATH', help='test sets of which nothing may be among the GT images'
+        '--test',
+        nargs='+',
+        default=(),
+        metavar='PATH',
+        help='test sets of which nothing may be among the GT images: copies are recognised, also flipped, rotated, rescaled, '
+        'JPEG compressed or a little brighter; images of which more than a narrow border was cropped are not',
     )
     parser.add_argument(
         '--distance',
-        type=int,
+        type=number,
         default=DISTANCE,
         metavar='BITS',
         help='of 256 in which the perceptual hashes of two versions of an image may differ (default: %(default)s)',
@@ -54,6 +61,11 @@ def _run(args: argparse.Namespace) -> None:
     )
     if problems:
         print(table(problems))
-        print(f'{len(problems)} problem{"s" if len(problems) > 1 else ""}')
+    warnings = sum(problem.is_warning for problem in problems)
+    wrong = len(problems) - warnings
+    print(
+        (counted(wrong, 'problem') if wrong else 'no problems')
+        + (f', {counted(warnings, "warning")}' if warnings else '')
+    )
+    if wrong:
         raise SystemExit(1)
-    print('no problems')

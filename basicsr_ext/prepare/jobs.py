@@ -13,9 +13,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from basicsr_ext.errors import CutShort, UserError
+from basicsr_ext.prepare.progress import progress
+from basicsr_ext.trainer.workers import start_worker
 
 Job = TypeVar('Job')
 _MOST_BY_DEFAULT = 16
@@ -36,7 +36,7 @@ def check_workers(num_workers: int | None) -> int:
     if num_workers is None:
         return default_workers()
     if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
-        raise UserError(f'num_workers: expected 0 or a larger integer, found {num_workers!r}.')
+        raise UserError(f'--num_workers: expected 0 or a larger integer, found {num_workers!r}.')
     return num_workers
 
 
@@ -51,25 +51,24 @@ def run_jobs(
 ) -> Iterator[Any]:
     """Calls a function for every job, and yields what it returns, in the order in which jobs end.
 
-    A terminal sees a progress bar. The first exception ends all: jobs that have not begun are left out.
+    The user sees the progress. The first exception ends all: jobs that have not begun are left out.
 
     Args:
         function: Can be pickled; runs in the workers, with one thread.
         jobs: Its arguments.
         num_workers: Processes; 0 and 1 run the jobs in this process, in order.
-        description: Of the progress bar.
-        done: Jobs that a former run has finished, for the progress bar.
-        unit: What a job is, for the progress bar.
+        description: As of :func:`~basicsr_ext.prepare.progress.progress`.
+        done: Jobs that a former run has finished, as there.
+        unit: What a job is, as there.
 
     Raises:
         UserError: What a job raised.
         CutShort: A worker was killed.
     """
-    progress = tqdm(total=done + len(jobs), initial=done, desc=description, unit=unit, disable=None)
-    with progress:
+    with progress(description, done + len(jobs), done=done, unit=unit) as update:
         results = _here(function, jobs) if min(num_workers, len(jobs)) < 2 else _in_workers(function, jobs, num_workers)
         for result in results:
-            progress.update()
+            update()
             yield result
 
 
@@ -113,12 +112,14 @@ def _start_worker(parent: int) -> None:
 
         torch.set_num_threads(1)
     os.environ['OMP_NUM_THREADS'] = '1'  # where torch comes with the first job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the workers
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not what the parent does on it
+    start_worker(0)  # Ctrl-C and SIGTERM reach the parent too, which ends the workers
+    if not hasattr(signal, 'sigtimedwait'):
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """A parent that was killed cannot end its workers."""
+    """A parent that was killed cannot end its workers; ``start_worker`` sees to that where the system lets it."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

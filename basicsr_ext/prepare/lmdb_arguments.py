@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from basicsr_ext.prepare.shared_arguments import add_compress_level, add_num_workers, add_paths, stoppable
+from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.shared_arguments import add_compress_level, add_num_workers, add_paths
+from basicsr_ext.prepare.stopping import stoppable
 
 
 def add_lmdb(commands: argparse._SubParsersAction) -> None:
@@ -45,4 +47,4 @@ def _run(args: argparse.Namespace) -> None:
         compress_level=args.compress_level,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}: {count} images')
+    print(f'{args.output}: {counted(count, "image")}')

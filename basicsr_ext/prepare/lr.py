@@ -59,13 +59,13 @@ def make_lr(
         UserError: An argument is out of range, the output exists, or an image is damaged or smaller than the scale.
     """
     if not isinstance(scale, int) or isinstance(scale, bool) or scale < 2:
-        raise UserError(f'scale: expected an integer of at least 2, found {scale!r}.')
+        raise UserError(f'--scale: expected an integer of at least 2, found {scale!r}.')
     if not 0 <= noise_sigma <= 1:
-        raise UserError(f'noise sigma: expected 0 to 1 (a fraction of the full range), found {noise_sigma}.')
-    if noise_seed < 0:
-        raise UserError(f'noise seed: expected 0 or more, found {noise_seed}.')
+        raise UserError(f'--noise_sigma: expected 0 to 1 (a fraction of the full range), found {noise_sigma}.')
+    if not isinstance(noise_seed, int) or noise_seed < 0:
+        raise UserError(f'--noise_seed: expected an integer of at least 0, found {noise_seed!r}.')
     if dtype is not None and dtype not in DTYPES:
-        raise UserError(f'dtype: expected one of {", ".join(DTYPES)}, found {dtype!r}.')
+        raise UserError(f'--dtype: expected one of {", ".join(DTYPES)}, found {dtype!r}.')
     check_compress_level(compress_level)
     num_workers = check_workers(num_workers)
     store = open_source(input)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from basicsr_ext.prepare.shared_arguments import add_compress_level, add_num_workers, add_paths, stoppable
+from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.shared_arguments import add_compress_level, add_num_workers, add_paths, number
+from basicsr_ext.prepare.stopping import stoppable
 
 
 def add_lr(commands: argparse._SubParsersAction) -> None:
@@ -16,7 +18,7 @@ def add_lr(commands: argparse._SubParsersAction) -> None:
         'at their right and lower borders to a multiple of the scale first.',
     )
     add_paths(parser, 'folder or store of HR images', 'a path ending in .lmdb: a raw LMDB store; else a folder of PNGs')
-    parser.add_argument('-s', '--scale', type=int, required=True, help='factor, such as 4')
+    parser.add_argument('-s', '--scale', type=number, required=True, help='factor, such as 4')
     parser.add_argument(
         '--double',
         action='store_true',
@@ -34,7 +36,7 @@ def add_lr(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         '--noise_seed',
         '--noise-seed',
-        type=int,
+        type=number,
         default=0,
         metavar='SEED',
         help='seed of the noise; the noise of an image depends on it and on the name of the image only (default: 0)',
@@ -71,4 +73,4 @@ def _run(args: argparse.Namespace) -> None:
         compress_level=args.compress_level,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}: {count} LR images')
+    print(f'{args.output}: {counted(count, "LR image")}')

@@ -67,7 +67,7 @@ def make_luma(
     jobs = [(number, key) for number, store in enumerate(stores) for key in store.keys()]
     count = sum(len(make.copies(number, key)) for number, key in jobs)
     if not count:
-        raise UserError(f'patch size: no image has {patch_size}x{patch_size} pixels in any of its copies.')
+        raise UserError(f'--patch_size: no image has {patch_size}x{patch_size} pixels in any of its copies.')
     record: dict[str, Any] = {
         'sources': [store.path.absolute().name for store in stores],
         'scales': list(scales),
@@ -152,15 +152,15 @@ def _check(
 ) -> None:
     names = [Path(path).absolute().name for path in inputs]
     if len(set(names)) < len(names) or not names:
-        raise UserError(f'input: expected folders with different names, which images are named after, found {names}.')
+        raise UserError(f'--input: expected folders with different names, which images are named after, found {names}.')
     for path in outputs:
         if Path(path).suffix != '.lmdb':
-            raise UserError(f'output: expected a path ending in .lmdb, since PNGs hold no float32, found {path}.')
+            raise UserError(f'--output: expected a path ending in .lmdb, since PNGs hold no float32, found {path}.')
     if len({Path(path).absolute() for path in outputs}) < len(outputs):
-        raise UserError(f'output: expected a path of its own for every store, found {", ".join(map(str, outputs))}.')
+        raise UserError(f'--output: expected a path of its own for every store, found {", ".join(map(str, outputs))}.')
     if not scales or len(set(scales)) < len(scales) or not all(isinstance(s, int) and s >= 2 for s in scales):
-        raise UserError(f'scale: expected different integers of at least 2, found {list(scales)}.')
+        raise UserError(f'--scale: expected different integers of at least 2, found {list(scales)}.')
     if not factors or len(set(factors)) < len(factors) or not all(0 < factor <= 1 for factor in factors):
-        raise UserError(f'factors: expected different numbers above 0 and up to 1, found {list(factors)}.')
-    if patch_size < 1:
-        raise UserError(f'patch size: expected a positive integer, found {patch_size}.')
+        raise UserError(f'--factors: expected different numbers above 0 and up to 1, found {list(factors)}.')
+    if not isinstance(patch_size, int) or patch_size < 1:
+        raise UserError(f'--patch_size: expected a positive integer, found {patch_size!r}.')

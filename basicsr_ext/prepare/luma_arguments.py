@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from basicsr_ext.prepare.shared_arguments import add_num_workers, stoppable
+from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.shared_arguments import add_num_workers, number
+from basicsr_ext.prepare.stopping import stoppable
 
 FACTORS = (1.0, 0.7, 0.5)  # of VDSR's training
 PATCH_SIZE = 41
@@ -39,7 +41,12 @@ def add_luma(commands: argparse._SubParsersAction) -> None:
         help='raw LMDB store of the luminance before it is enlarged, for networks that enlarge it themselves (FSRCNN)',
     )
     parser.add_argument(
-        '-s', '--scale', type=int, required=True, nargs='+', help='one factor, or several for a network of all scales'
+        '-s',
+        '--scale',
+        type=number,
+        required=True,
+        nargs='+',
+        help='one factor, or several for a network of all scales',
     )
     parser.add_argument(
         '--factors',
@@ -51,7 +58,7 @@ def add_luma(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         '--patch_size',
         '--patch-size',
-        type=int,
+        type=number,
         default=PATCH_SIZE,
         metavar='PIXELS',
         help='copies that are smaller are left out (default: %(default)s)',
@@ -73,4 +80,4 @@ def _run(args: argparse.Namespace) -> None:
         output_small=args.output_small,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}, {args.output_lq}: {count} images')
+    print(f'{args.output}, {args.output_lq}: {counted(count, "image")}')

@@ -45,13 +45,13 @@ def make_noise(
         UserError: An argument is out of range, the output exists, an image is damaged, or no window is found.
     """
     if not isinstance(size, int) or size < 2 * BLOCKS:
-        raise UserError(f'size: expected an integer of at least {2 * BLOCKS}, found {size!r}.')
+        raise UserError(f'--size: expected an integer of at least {2 * BLOCKS}, found {size!r}.')
     if not 0 < least < most:
-        raise UserError(f'least and most: expected two ascending positive numbers, found {least} and {most}.')
+        raise UserError(f'--least and --most: expected two ascending positive numbers, found {least} and {most}.')
     if not flatness > 0:
-        raise UserError(f'flatness: expected a positive number, found {flatness}.')
+        raise UserError(f'--flatness: expected a positive number, found {flatness}.')
     if Path(output).suffix != '.lmdb':
-        raise UserError(f'output: expected a path ending in .lmdb, found {output}.')
+        raise UserError(f'--output: expected a path ending in .lmdb, found {output}.')
     num_workers = check_workers(num_workers)
     store = open_source(input)
     record = {
@@ -64,8 +64,8 @@ def make_noise(
         if 'no image was given' not in str(error):
             raise
         raise UserError(
-            f'input: {input} has no window of {size}x{size} pixels with noise alone; choose a smaller size, or a wider range '
-            'of least and most, or more flatness.'
+            f'--input: {input} has no window of {size}x{size} pixels with noise alone; choose a smaller size, or a wider '
+            'range of least and most, or more flatness.'
         ) from None
     return len(open_store(output))
 

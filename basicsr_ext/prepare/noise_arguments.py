@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from basicsr_ext.prepare.shared_arguments import add_num_workers, add_paths, stoppable
+from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.shared_arguments import add_num_workers, add_paths, number
+from basicsr_ext.prepare.stopping import stoppable
 
 
 def add_noise(commands: argparse._SubParsersAction) -> None:
@@ -18,7 +20,7 @@ def add_noise(commands: argparse._SubParsersAction) -> None:
     add_paths(parser, 'folder or store of noisy images', 'raw LMDB store to write; its name ends in .lmdb')
     parser.add_argument(
         '--size',
-        type=int,
+        type=number,
         default=64,
         metavar='PIXELS',
         help='height and width of a window; at least an LR crop (default: 64)',
@@ -56,4 +58,4 @@ def _run(args: argparse.Namespace) -> None:
         flatness=args.flatness,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}: {count} windows')
+    print(f'{args.output}: {counted(count, "window")}')

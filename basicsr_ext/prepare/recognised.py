@@ -59,7 +59,7 @@ def recognised_teacher(weights: str | Path, param_key: str | None = None, scale:
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise UserError(f'Weights {weights}: expected a network that takes one image, found {found.architecture.name}.')
     if scale not in (None, found.scale):
-        raise UserError(f'scale: the network of {weights} enlarges {found.scale} times, and {scale} was given.')
+        raise UserError(f'--scale: the network of {weights} enlarges {found.scale} times, and {scale} was given.')
     record = {'type': found.architecture.name, 'recognised_by': 'spandrel'}
     return Recognised(_OneImage(found).eval().requires_grad_(False), found.scale, record)
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
+
+
+def number(text: str) -> int | float:
+    """An integer, or what is none: those who take integers only say so in a sentence, as of other wrong values."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def add_paths(parser: argparse.ArgumentParser, input_help: str, output_help: str) -> None:
@@ -29,7 +35,7 @@ def add_compress_level(parser: argparse.ArgumentParser, of_what: str, default: i
 def add_num_workers(parser: argparse.ArgumentParser, what: str = 'processes') -> None:
     """Adds the number of processes."""
     parser.add_argument(
-        '--num_workers', '--num-workers', type=int, metavar='N', help=f'{what} (default: one for each processor)'
+        '--num_workers', '--num-workers', type=number, metavar='N', help=f'{what} (default: one for each processor)'
     )
 
 
@@ -78,16 +84,3 @@ def add_forward_arguments(parser: argparse.ArgumentParser, title: str) -> None:
     )
     forward.add_argument('--precision', choices=('fp32', 'bf16', 'fp16'), default='fp32', help='(default: fp32)')
     forward.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, ... (default: cuda where there is one)')
-
-
-def stoppable(run: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Ends with a line instead of a traceback on Ctrl-C, for commands that keep what is done."""
-
-    def run_stoppably(args: argparse.Namespace) -> None:
-        try:
-            run(args)
-        except KeyboardInterrupt:
-            print(f'basicsr prepare {args.prepare_command}: stopped; the same command goes on.', file=sys.stderr)
-            raise SystemExit(130) from None
-
-    return run_stoppably

@@ -71,7 +71,7 @@ def make_images(
         outputs: Kind -> where its images go.
         settings: All that the images depend on.
         num_workers: Processes.
-        description: Of the progress bar.
+        description: Of the step, for the user.
 
     Raises:
         UserError: An output exists, the settings are not those of the stopped run, a job fails, or writing does.

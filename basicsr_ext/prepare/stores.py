@@ -43,10 +43,10 @@ def make_store(
         UserError: An argument is out of range, the output exists, an image is damaged, or the layout cannot hold it.
     """
     if layout not in LAYOUTS:
-        raise UserError(f'layout: expected one of {", ".join(LAYOUTS)}, found {layout!r}.')
+        raise UserError(f'--layout: expected one of {", ".join(LAYOUTS)}, found {layout!r}.')
     check_compress_level(compress_level)
     if Path(output).suffix != '.lmdb':
-        raise UserError(f'output: expected a path ending in .lmdb, found {output}.')
+        raise UserError(f'--output: expected a path ending in .lmdb, found {output}.')
     num_workers = check_workers(num_workers)
     store = open_source(input, channels=channels)
     target = Output(Path(output), store.channels, store.dtype, layout, compress_level, store.meta)
@@ -68,7 +68,7 @@ def check_compress_level(level: int) -> None:
         UserError: It is not 0 to 9.
     """
     if level not in range(10):
-        raise UserError(f'compress level: expected 0 to 9, found {level!r}.')
+        raise UserError(f'--compress_level: expected 0 to 9, found {level!r}.')
 
 
 def _copy(store: ImageStore, key: str) -> dict[str, dict[str, np.ndarray]]:

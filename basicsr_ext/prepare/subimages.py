@@ -59,7 +59,7 @@ def make_subimages(
     """
     for name, value, smallest in (('size', size, 1), ('step', step, 1), ('threshold', threshold, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-            raise UserError(f'{name}: expected an integer of at least {smallest}, found {value!r}.')
+            raise UserError(f'--{name}: expected an integer of at least {smallest}, found {value!r}.')
     check_compress_level(compress_level)
     num_workers = check_workers(num_workers)
     store = open_source(input)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from basicsr_ext.prepare.shared_arguments import add_compress_level, add_num_workers, add_paths, stoppable
+from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.shared_arguments import add_compress_level, add_num_workers, add_paths, number
+from basicsr_ext.prepare.stopping import stoppable
 
 
 def add_subimages(commands: argparse._SubParsersAction) -> None:
@@ -20,17 +22,17 @@ def add_subimages(commands: argparse._SubParsersAction) -> None:
         '--size',
         '--crop_size',
         '--crop-size',
-        type=int,
+        type=number,
         default=480,
         metavar='PIXELS',
         help='height and width of a sub-image (default: 480; the scale-th part for LR images)',
     )
-    parser.add_argument('--step', type=int, default=240, metavar='PIXELS', help='between neighbours (default: 240)')
+    parser.add_argument('--step', type=number, default=240, metavar='PIXELS', help='between neighbours (default: 240)')
     parser.add_argument(
         '--threshold',
         '--thresh_size',
         '--thresh-size',
-        type=int,
+        type=number,
         default=0,
         metavar='PIXELS',
         help='one more sub-image at the border where more pixels than this would be lost (default: 0)',
@@ -59,4 +61,4 @@ def _run(args: argparse.Namespace) -> None:
         compress_level=args.compress_level,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}: {count} sub-images')
+    print(f'{args.output}: {counted(count, "sub-image")}')

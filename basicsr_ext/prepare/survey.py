@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.digest import image_digest
 from basicsr_ext.functional.perceptual_hash import perceptual_hash
 from basicsr_ext.prepare.jobs import run_jobs
 from basicsr_ext.storage import ImageSpec, ImageStore, open_store
@@ -26,6 +27,7 @@ class Seen(NamedTuple):
     Attributes:
         spec: Its size and type; ``None`` where it cannot be read.
         hash: Its perceptual hash; ``None`` where it was not asked for or the image cannot be read.
+        digest: Of its pixels; empty where they cannot be read.
         damage: Why it cannot be read; empty where it can.
         alpha: Whether it carries transparency.
         namesake: File with the same key; this one's key has an extension, and it has no part in pairs.
@@ -33,6 +35,7 @@ class Seen(NamedTuple):
 
     spec: ImageSpec | None = None
     hash: np.ndarray | None = None
+    digest: str = ''
     damage: str = ''
     alpha: bool = False
     namesake: str = ''
@@ -90,7 +93,7 @@ def _look_at_file(folder: Path, files: dict[str, str], hashes: bool, key: str) -
         return key, Seen(damage=str(error).rstrip('.'))
     except OSError as error:
         return key, Seen(damage=str(error.strerror))
-    return key, Seen(spec, perceptual_hash(image) if hashes else None, alpha=alpha)
+    return key, Seen(spec, perceptual_hash(image) if hashes else None, image_digest(image), alpha=alpha)
 
 
 def _look_into_store(store: ImageStore, transparent: set[str], hashes: bool, key: str) -> tuple[str, Seen]:
@@ -100,4 +103,5 @@ def _look_into_store(store: ImageStore, transparent: set[str], hashes: bool, key
         return key, Seen(store.spec(key)._replace(dtype=np.dtype(f'uint{error.bits}')), alpha=key in transparent)
     except UserError as error:
         return key, Seen(damage=str(error).rstrip('.'))
-    return key, Seen(store.spec(key), perceptual_hash(image) if hashes else None, alpha=key in transparent)
+    spec, transparency = store.spec(key), key in transparent
+    return key, Seen(spec, perceptual_hash(image) if hashes else None, image_digest(image), alpha=transparency)

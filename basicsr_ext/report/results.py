@@ -7,9 +7,10 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import strftime
 from typing import Any
 
 from basicsr_ext.errors import UserError, writing_failed
@@ -111,18 +112,55 @@ def as_json(results: Sequence[Scores], settings: Mapping[str, Any] | None = None
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
 
 
-def check_output(folder: str | Path) -> None:
+def check_output(folder: str | Path, endings: Collection[str] = ()) -> None:
     """Checks, before the work begins and without making anything, that a folder can be made and written to.
 
+    Args:
+        folder: Where it is to be.
+        endings: Of names that mean a file, such as ``.png``.
+
     Raises:
-        UserError: It cannot.
+        UserError: It cannot, or is named like a file.
     """
     folder = Path(folder).absolute()
+    if folder.suffix.lower() in endings and not folder.is_dir():
+        raise UserError(
+            f'output {folder}: expected a folder, which the files are written into, found the name of a file '
+            f'({folder.suffix}). Name a folder.'
+        )
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not nearest.is_dir():
         raise UserError(f'output {folder}: expected a folder, but {nearest} is a file. Choose another one.')
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f'output {folder}: {nearest} is not writable. Choose another folder.')
+
+
+def check_new_report(folder: str | Path) -> None:
+    """Checks, before the work begins, that :func:`write_results` will find a folder, and replace nothing in it.
+
+    Raises:
+        UserError: It will not.
+    """
+    check_output(folder, [Path(name).suffix for name in FILES])
+    if earlier := _files_in(Path(folder)):
+        raise UserError(f'{", ".join(map(str, earlier))} exist already. Choose another folder (-o), or remove them.')
+
+
+def set_aside(folder: Path) -> None:
+    """Moves an earlier report into a folder within its own, named as BasicSR names what it renames.
+
+    Raises:
+        UserError: It cannot be moved.
+    """
+    earlier = _files_in(folder)
+    archive = folder / f'metrics_archived_{strftime("%Y%m%d_%H%M%S")}'
+    try:
+        if earlier:
+            archive.mkdir()
+        for file in earlier:
+            file.rename(archive / file.name)
+    except OSError as error:
+        raise writing_failed(f'output {folder}', error) from None
 
 
 def write_results(results: Sequence[Scores], folder: str | Path, settings: Mapping[str, Any] | None = None) -> None:
@@ -154,6 +192,10 @@ def write_results(results: Sequence[Scores], folder: str | Path, settings: Mappi
         for path in partial.values():
             if os.path.lexists(path):
                 path.unlink()
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [file for name in FILES if os.path.lexists(file := folder / name)]
 
 
 def _tables_of_images(results: Sequence[Scores]) -> list[list[list[str]]]:

@@ -32,7 +32,7 @@ def decode_window(encoded: np.ndarray, spec: ImageSpec, top: int, left: int, hei
     # Not IMREAD_UNCHANGED: that would keep alpha and ignore the orientation, which BasicSR obeys.
     colour = cv2.IMREAD_COLOR if spec.channels == 3 else cv2.IMREAD_GRAYSCALE
     try:
-        image = cv2.imdecode(encoded, colour | cv2.IMREAD_ANYDEPTH)
+        image = None if _lacks_its_end(encoded) else cv2.imdecode(encoded, colour | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise DecodingError(f'OpenCV cannot decode it ({error.err}).') from error
     if image is None:
@@ -46,3 +46,11 @@ def decode_window(encoded: np.ndarray, spec: ImageSpec, top: int, left: int, hei
     if spec.channels == 3:
         return cv2.cvtColor(window, cv2.COLOR_BGR2RGB)
     return window[..., np.newaxis].copy()
+
+
+def _lacks_its_end(encoded: np.ndarray) -> bool:
+    """Whether a PNG image has no last chunk: OpenCV refuses it too, but libpng then prints a line of its own."""
+    if encoded[:4].tobytes() != b'\x89PNG' or encoded[-8:-4].tobytes() == b'IEND':
+        return False
+    start = encoded.tobytes().rfind(b'IEND')  # something may follow
+    return start < 0 or start + 8 > len(encoded)

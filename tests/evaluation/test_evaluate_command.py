@@ -216,7 +216,7 @@ def test_one_clear_error_and_nothing_written(sets, capsys, damage, arguments, me
         *arguments,
     )
     assert status == 2 and printed == ''
-    assert message in error and error.startswith('basicsr evaluate: error: ') and 'Traceback' not in error
+    assert message in error and '\nbasicsr evaluate: error: ' in f'\n{error}' and 'Traceback' not in error
     assert not (sets / 'out').exists()
 
 
@@ -229,10 +229,24 @@ def test_an_error_in_a_worker(sets, capsys):
     assert status == 2 and 'image "coffee"' in error and 'Traceback' not in error
 
 
+def test_an_earlier_report_stays(sets, capsys):
+    """Refused before anything is computed; what a test wrote is such a report too."""
+    arguments = ['--gt', sets / 'Set2' / 'HR', '--num_workers', 0, '--metrics', 'psnr', '-o', sets / 'out']
+    assert run(capsys, *arguments, '--sr', sets / 'Perfect')[0] == 0
+    (sets / 'out' / 'metrics.md').unlink()
+    before = {path.name: path.read_text() for path in (sets / 'out').iterdir()}
+    status, printed, error = run(capsys, *arguments, '--sr', sets / 'Brighter')
+    assert status == 2 and printed == '' and f'{sets / "out" / "metrics.json"}, ' in error
+    assert 'metrics.csv exist already. Choose another folder (-o), or remove them.' in error
+    assert {path.name: path.read_text() for path in (sets / 'out').iterdir()} == before
+
+
 def test_output_is_a_file(sets, capsys):
     (sets / 'out').touch()
     status, _, error = run(capsys, '--gt', sets / 'Set2' / 'HR', '--sr', sets / 'Perfect', '-o', sets / 'out')
     assert status == 2 and 'is a file' in error
+    status, _, error = run(capsys, '--gt', sets / 'Set2' / 'HR', '--sr', sets / 'Perfect', '-o', sets / 'scores.json')
+    assert status == 2 and 'found the name of a file (.json)' in error and not (sets / 'scores.json').exists()
 
 
 def test_places_that_cannot_be_written(sets, capsys, monkeypatch):

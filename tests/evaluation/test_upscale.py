@@ -18,13 +18,14 @@ from run_helpers import TINY_EDSR, sr_options, write_images, write_options, writ
 import basicsr_ext
 from basicsr_ext.cli import main
 from basicsr_ext.errors import CutShort
-from basicsr_ext.evaluation import network_file
+from basicsr_ext.evaluation import enlarging, network_file
 from basicsr_ext.evaluation import upscale as upscaling
 from basicsr_ext.functional.inference import Inference
 from basicsr_ext.functional.resize import upsample
 from basicsr_ext.functional.self_ensemble import self_ensemble
 from basicsr_ext.functional.ycbcr import rgb_to_ycbcr
 from basicsr_ext.models.network_needs import Needs
+from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter, open_store
 from basicsr_ext.trainer.run import _forget_logger
 
 basicsr_ext.register()
@@ -158,7 +159,7 @@ def test_tiles_equal_the_whole_image(network, overlap, photos):
     image = torch.from_numpy(photos['coffee'][:90, :110] / np.float32(255)).permute(2, 0, 1)[None].contiguous()
     needs = network_file.needs_of(network)
     whole, tiled, cut = (
-        upscaling.super_resolve(built, image, Inference(2, tile, over, 2, False, 'fp32', *needs)).images
+        enlarging.super_resolve(built, image, Inference(2, tile, over, 2, False, 'fp32', *needs)).images
         for tile, over in ((None, 0), (overlap + 20, overlap), (20, 0))
     )
     assert (tiled - whole).abs().max() < 1e-4 < (cut - whole).abs().max()
@@ -265,7 +266,7 @@ def test_networks_of_enlarged_images(root):
 
     image = read('in/coffee.png')
     trained = TrainedNetwork(residual.eval().requires_grad_(False), 1, Needs(1, False))
-    found = upscaling.enlarge(Picture(image[..., ::-1].copy()), trained, Inference(1), 'x', before=3)
+    found = enlarging.Enlarger(trained, Inference(1), before=3)(Picture(image[..., ::-1].copy()), 'x')
     expected = forward(lambda unit: residual(upsample(unit, 3)), image)
     assert close(found.pixels[..., ::-1], expected)
 
@@ -298,6 +299,28 @@ def test_bad_images(root, capsys):
     assert 'None of 5 images can be enlarged. in/astronaut.png: ' in fails(capsys, '-i', 'in', *weights)
 
 
+def test_a_store_is_not_enlarged(root, capsys):
+    save(root / 'a.pth', TINY_EDSR)
+    store = open_store('in')
+    for writer in (RawLmdbWriter('raw.lmdb', channels=3, dtype=np.uint8), BasicSRLmdbWriter('stock.lmdb')):
+        with writer:
+            writer.put('coffee', store.read('coffee'))
+    for path in ('raw.lmdb', 'stock.lmdb'):
+        error = fails(capsys, '-i', path, '--weights', 'a.pth')
+        assert f'{path}: expected an image or a folder of images, found a store (LMDB)' in error
+
+
+@pytest.mark.parametrize('name', ['out.png', 'new/out.JPG'])
+def test_results_go_to_a_folder(root, capsys, name):
+    save(root / 'a.pth', TINY_EDSR)
+    command = ['upscale', '-i', 'in/coffee.png', '--weights', 'a.pth', '-o', name]
+    assert main(command) == 2
+    assert f'{root / name}: expected a folder' in capsys.readouterr().err and not Path(name).exists()
+    Path(name).mkdir(parents=True)
+    assert main(command) == 0
+    assert files(name) == ['coffee.png']
+
+
 def test_bad_images_of_a_folder_are_left_out_and_listed(root, capsys, monkeypatch):
     """Damaged, of a kind that is not supported, unreadable, too small for the network, too large for the format."""
     network = save(root / 'a.pth', TINY_EDSR)
@@ -310,14 +333,14 @@ def test_bad_images_of_a_folder_are_left_out_and_listed(root, capsys, monkeypatc
     (root / 'in/gone.png').symlink_to('nowhere')
     cv2.imwrite('in/tiny.png', np.full((2, 3, 3), 90, np.uint8))
     cv2.imwrite('in/long.png', np.full((3, 33000, 3), 90, np.uint8))
-    run_network = upscaling.super_resolve
+    run_network = enlarging.super_resolve
 
     def refusing(network, image, how):
         if image.shape[-2] < 3:
             raise RuntimeError("Kernel size can't be greater than actual input size")
         return run_network(network, image, how)
 
-    monkeypatch.setattr(upscaling, 'super_resolve', refusing)
+    monkeypatch.setattr(enlarging, 'super_resolve', refusing)
     with pytest.raises(SystemExit) as end:
         main(['upscale', '-i', 'in', '-o', 'out', '--weights', 'a.pth', '--device', 'cpu', '--ext', 'jpg'])
     assert end.value.code == 1

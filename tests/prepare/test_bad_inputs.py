@@ -182,6 +182,43 @@ def test_grey_images_for_a_colour_network(commands, folder, tmp_path, capfd):
     assert list((tmp_path / 'out').iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ('command', 'option'),
+    [
+        ('lr', '--scale'),
+        ('lr', '--noise_seed'),
+        ('lmdb', '--num_workers'),
+        ('subimages', '--size'),
+        ('subimages', '--step'),
+        ('subimages', '--threshold'),
+        ('centroids', '--scale'),
+        ('luma', '--scale'),
+        ('luma', '--patch_size'),
+        ('noise', '--size'),
+    ],
+)
+def test_fractions_are_refused_in_one_line_that_names_the_option(commands, tmp_path, capfd, command, option):
+    assert main([*commands(command), option, '2.5']) == 2
+    printed = capfd.readouterr().err
+    assert printed.startswith(f'basicsr prepare: error: {option}: expected ') and printed.count('\n') == 1
+    assert '2.5' in printed and list((tmp_path / 'out').iterdir()) == []
+
+
+def test_fractions_are_refused_by_the_check(folder, capfd):
+    for option, more in (('--scale', ['--lq', str(folder)]), ('--distance', [])):
+        assert main(['prepare', 'check', '--gt', str(folder), *more, option, '2.5']) == 2
+        printed = capfd.readouterr().err
+        assert printed.startswith(f'basicsr prepare: error: {option}: ') and printed.endswith('found 2.5.\n')
+
+
+def test_one_image_is_not_several(commands, folder, capfd):
+    for name in ('b', 'c'):
+        (folder / f'{name}.png').unlink()
+    for command, done in (('lmdb', '1 image'), ('lr', '1 LR image'), ('centroids', '1 centroid')):
+        assert main(commands(command, out=folder.parent / command)) == 0
+        assert capfd.readouterr().out.endswith(f': {done}\n')
+
+
 def test_ctrl_c_is_one_line(commands, monkeypatch, capfd):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

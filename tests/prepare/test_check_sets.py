@@ -67,15 +67,37 @@ def test_a_table_of_problems(sets, capsys):
     output = capsys.readouterr().out
     assert rows(output) == [
         ['GT motorcycle_left', 'damaged', 'an image', 'OpenCV cannot decode it; it is damaged or cut off'],
+        ['GT extra', 'copy (warning)', 'another image', 'GT chelsea'],
         ['LQ rocketx4', 'channels', 'colour as most', 'grey'],
         ['LQ stray', 'extra', 'a GT image', 'none'],
         ['GT astronaut', 'missing', 'LQ astronautx4', 'none'],
         ['GT chelsea', 'scale', '4', '2'],
-        ['GT coffee', 'size', '64x64 to 3 more', '63x64'],
+        ['GT coffee', 'size', '64x64, or up to 3 more on each side', '63x64 (LQ 16x16)'],
         ['GT extra', 'missing', 'LQ extrax4', 'none'],
         ['GT rocket', 'channels of the pair', 'grey as LQ', 'colour'],
     ]
-    assert output.endswith('8 problems\n')
+    assert output.endswith('\n8 problems, 1 warning\n')
+
+
+def test_copies_are_warnings(sets, capsys, tmp_path):
+    (sets / 'GT/zebra.png').write_bytes((sets / 'GT/coffee.png').read_bytes())
+    rewrite(sets / 'GT/rocket.png', lambda image: cv2.imread(str(sets / 'GT/coffee.png')))
+    assert check(sets) == 0
+    output = capsys.readouterr().out
+    assert rows(output) == [
+        ['GT rocket', 'copy (warning)', 'another image', 'GT coffee'],
+        ['GT zebra', 'copy (warning)', 'another image', 'GT coffee'],
+    ]
+    assert output.endswith('\nno problems, 2 warnings\n')
+    make_store(sets / 'GT', tmp_path / 'GT.lmdb')
+    assert [problem.image for problem in check_sets(tmp_path / 'GT.lmdb')] == ['GT rocket', 'GT zebra']
+
+
+def test_the_help_says_what_is_recognised(capsys):
+    with pytest.raises(SystemExit):
+        main(['prepare', 'check', '--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    assert 'also flipped, rotated, rescaled, JPEG compressed' in text and 'was cropped are not' in text
 
 
 def test_the_template_that_the_names_follow_is_suggested(sets, capsys):
@@ -155,7 +177,7 @@ def store_of(path, images):
 
 def test_a_store_of_basicsr_that_mixes_depths(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
-    mixed = store_of(tmp_path / 'm.lmdb', {'a': image, 'b': image.astype(np.uint16), 'c': image})
+    mixed = store_of(tmp_path / 'm.lmdb', {'a': image, 'b': image.astype(np.uint16), 'c': image[::-1]})
     for workers in (1, 2):
         found = check_sets(mixed, num_workers=workers)
         assert [list(problem) for problem in found] == [['GT b', 'bit depth', 'uint8 as most', 'uint16']]
@@ -187,9 +209,10 @@ def test_the_distance_lies_between_versions_and_other_images(sets, photos, folde
 
 
 def test_real_sets(bench_dir):
-    """T91 and BSD, here without Set5's woman, have nothing of Set5; one more folder has a copy; scales of LR images."""
+    """T91 (an image of it is there twice) and BSD, here without Set5's woman, have nothing of Set5; one more folder has."""
     train, set5 = bench_dir / 'train', bench_dir / 'Set5/HR'
-    assert check_sets(train / 'T91', tests=[set5], num_workers=1) == []
+    found = check_sets(train / 'T91', tests=[set5], num_workers=1)
+    assert [tuple(problem) for problem in found] == [('GT t65', 'copy (warning)', 'another image', 'GT t36')]
     assert check_sets(train / 'BSDS500_train', tests=[set5], num_workers=1) == []
     found = check_sets(bench_dir / 'realworld/RealSRSet_noGT', tests=[set5], num_workers=1)
     assert [(p.image, p.problem) for p in found if p.problem == 'test image'] == [('GT butterfly', 'test image')]

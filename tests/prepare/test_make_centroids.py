@@ -18,6 +18,7 @@ from basicsr_ext.functional.self_ensemble import self_ensemble
 from basicsr_ext.prepare import assembling, centroids
 from basicsr_ext.prepare.centroids import make_centroids
 from basicsr_ext.storage import RawLmdbWriter, open_store
+from basicsr_ext.trainer.checkpoints import network_content
 
 
 def images_of(path) -> dict[str, np.ndarray]:
@@ -175,6 +176,39 @@ def test_as_a_command_with_an_option_file(prepare, make, tmp_path, lq_folder, we
             assert all(np.array_equal(store.read(key), image) for key, image in expected.items())
 
 
+@pytest.fixture
+def checkpoint(tmp_path, teacher, network_option):
+    """The small teacher as a training saves it."""
+    content = network_content([teacher], ['params'], 'net_g', {'network_g': network_option, 'scale': 2})
+    torch.save(content, tmp_path / 'net_g_latest.pth')
+    return tmp_path / 'net_g_latest.pth'
+
+
+def test_a_checkpoint_alone_is_enough(prepare, make, tmp_path, lq_folder, checkpoint, network_option):
+    make('by_hand', weights=checkpoint)
+    command = ['centroids', '-i', lq_folder, '-o', tmp_path / 'alone.lmdb', '--output_lq', tmp_path / 'alone_lq.lmdb']
+    prepare(*command, '--weights', checkpoint, '--device=cpu')
+    for suffix in ('', '_lq'):  # pixels and records, all that is in the stores
+        alone, by_hand = (tmp_path / f'{name}{suffix}.lmdb/data.mdb' for name in ('alone', 'by_hand'))
+        assert alone.read_bytes() == by_hand.read_bytes()
+    meta = open_store(tmp_path / 'alone.lmdb').meta
+    assert meta['network'] == network_option and meta['scale'] == 2
+    assert meta['weights_sha256'] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+
+
+def test_what_is_given_comes_before_what_a_checkpoint_says(make, tmp_path, checkpoint, network_option):
+    make('given', weights=checkpoint, network={**network_option, 'res_scale': 0.5})
+    assert open_store(tmp_path / 'given.lmdb').meta['network'] == {**network_option, 'res_scale': 0.5}
+    with pytest.raises(
+        UserError, match=r'--scale: the network of .*net_g_latest.pth enlarges 2 times, and 4 was given'
+    ):
+        make(weights=checkpoint, network=None, scale=4)
+    discriminator = network_content([torch.nn.Linear(1, 1)], ['params'], 'net_d', {'network_d': {'type': 'D'}})
+    torch.save(discriminator, tmp_path / 'net_d.pth')
+    with pytest.raises(UserError, match='expected a network that makes images, found net_d'):
+        make(weights=tmp_path / 'net_d.pth', network=None)
+
+
 def test_a_failure_in_the_middle_leaves_what_is_done_and_no_store(make, tmp_path, monkeypatch):
     expected = make('undisturbed')
     original = centroids.super_resolve
@@ -269,7 +303,7 @@ def test_existing_outputs_are_refused_and_kept(make, tmp_path):
         ({'scale': 4, 'tile': 12, 'overlap': 4}, 'expected 48x48 for scale 4'),
         ({'scale': 0}, 'scale: expected a positive integer'),
         ({'scale': '2'}, "scale: expected a positive integer, found '2'"),
-        ({'batch_size': 0}, 'batch size: expected a positive integer'),
+        ({'batch_size': 0}, '--batch_size: expected a positive integer'),
         ({'tile': 0}, 'tile: expected a positive number'),
         ({'tile': 16, 'overlap': 16}, 'overlap: expected 0 to 15'),
         ({'precision': 'half'}, 'precision: expected one of fp32, bf16, fp16'),

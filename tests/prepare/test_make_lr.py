@@ -205,9 +205,9 @@ def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):
         make_lr(lq_folder, tmp_path / 'low', 16)
     with pytest.raises(UserError, match='scale: expected an integer of at least 2, found 1'):
         make_lr(lq_folder, tmp_path / 'low', 1)
-    with pytest.raises(UserError, match='noise sigma: expected 0 to 1'):
+    with pytest.raises(UserError, match='--noise_sigma: expected 0 to 1'):
         make_lr(lq_folder, tmp_path / 'low', 2, noise_sigma=2.55)
-    with pytest.raises(UserError, match='noise seed'):
+    with pytest.raises(UserError, match='--noise_seed: expected'):
         make_lr(lq_folder, tmp_path / 'low', 2, noise_seed=-1)
     with pytest.raises(UserError, match='nowhere'):
         make_lr(tmp_path / 'nowhere', tmp_path / 'low', 2)

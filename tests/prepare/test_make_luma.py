@@ -120,7 +120,7 @@ def test_grey_images_count_as_rgb(tmp_path, photos):
         ({'scales': [1]}, 'at least 2'),
         ({'factors': [1.5]}, 'factors: expected'),
         ({'factors': []}, 'factors: expected'),
-        ({'patch_size': 0}, 'patch size: expected a positive'),
+        ({'patch_size': 0}, '--patch_size: expected a positive'),
         ({'patch_size': 1000}, 'no image has 1000x1000'),
         ({'output': 'gt'}, 'ending in .lmdb, since PNGs hold no float32'),
         ({'output': 'lq.lmdb'}, 'a path of its own for every store'),

@@ -57,9 +57,9 @@ def test_the_command_makes_a_store_of_windows(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'size': 4}, 'size: expected an integer of at least 8'),
-        ({'least': 30}, 'least and most'),
-        ({'flatness': 0}, 'flatness'),
+        ({'size': 4}, '--size: expected an integer of at least 8'),
+        ({'least': 30}, '--least and --most: expected'),
+        ({'flatness': 0}, '--flatness: expected'),
         ({'most': 1.5}, 'no window of 64x64 pixels with noise alone'),
     ],
 )

@@ -77,7 +77,7 @@ def test_all_images_that_are_too_small_are_named_or_left_out(tmp_path, lq_folder
     assert sorted(path.name for path in tmp_path.iterdir()) == ['LR']  # nothing was begun
     prepare('subimages', '-i', lq_folder, '-o', tmp_path / 'sub', '--size=22', '--step=22', '--skip_small')
     printed = capsys.readouterr()
-    assert re.fullmatch(rf'note: .*{message}; they are left out\.\n', printed.err)
+    assert re.match(rf'note: .*{message}; they are left out\.\n', printed.err)
     assert printed.out == f'{tmp_path / "sub"}: 8 sub-images\n'
     names = {f'{key}_s00{number}' for key in ('astronaut', 'coffee') for number in range(1, 5)}
     assert set(open_store(tmp_path / 'sub').keys()) == names
@@ -88,9 +88,9 @@ def test_all_images_that_are_too_small_are_named_or_left_out(tmp_path, lq_folder
 
 def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):
     for wrong in ({'size': 0}, {'step': 0}, {'threshold': -1}):
-        with pytest.raises(UserError, match=f'{next(iter(wrong))}: expected an integer'):
+        with pytest.raises(UserError, match=f'^--{next(iter(wrong))}: expected an integer'):
             make_subimages(lq_folder, tmp_path / 'sub', **{'size': 8, **wrong})
-    with pytest.raises(UserError, match='compress level'):
+    with pytest.raises(UserError, match='--compress_level: expected'):
         make_subimages(lq_folder, tmp_path / 'sub', size=8, compress_level=10)
     with pytest.raises(UserError, match='num_workers: expected 0 or'):
         make_subimages(lq_folder, tmp_path / 'sub', size=8, num_workers=-1)

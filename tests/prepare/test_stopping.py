@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from command_server import command_server
 from run_helpers import on_ranks
 
+from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.prepare.centroids import make_centroids
 from basicsr_ext.prepare.jobs import run_jobs
@@ -23,6 +25,7 @@ from basicsr_ext.prepare.luma import make_luma
 from basicsr_ext.prepare.pieces import Pieces
 from basicsr_ext.prepare.stores import make_store
 from basicsr_ext.prepare.subimages import make_subimages
+from basicsr_ext.storage.folder import FolderStore
 from basicsr_ext.storage.lmdb_writer import LmdbWriter
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +168,83 @@ def test_torchrun_as_a_user_types_it(tmp_path, teach, lq_folder, network_option,
     assert content(tmp_path / 'ranks') == content(tmp_path / 'whole')
 
 
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_all_processes_end_with_a_line_and_go_on(tmp_path, lq_folder, monkeypatch, capfd, number, workers):
+    make_lr(lq_folder, tmp_path / 'whole.lmdb', 2)
+    command = ['prepare', 'lr', '-i', str(lq_folder), '-o', str(tmp_path / 'low.lmdb'), '-s', '2']
+    original = FolderStore.read
+
+    def read(self, key, *window):
+        while key == 'rocket' and not (tmp_path / 'go_on').exists():
+            time.sleep(0.01)
+        return original(self, key, *window)
+
+    monkeypatch.setattr(FolderStore, 'read', read)
+    capfd.readouterr()
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os._exit(status_of([*command, '--num_workers', str(workers)]))
+    while len(list((tmp_path / 'low.lmdb.parts').glob('*.piece'))) < 3:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.killpg(child, number)
+    (tmp_path / 'go_on').touch()  # workers finish what they are at
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + number
+    *_, line = capfd.readouterr().err.splitlines()
+    assert line == 'basicsr prepare lr: stopped; the same command goes on.'
+    assert not (tmp_path / 'low.lmdb').exists()
+    assert len(list((tmp_path / 'low.lmdb.parts').glob('*.piece'))) >= 3
+    assert main(command) == 0
+    assert content(tmp_path / 'low.lmdb') == content(tmp_path / 'whole.lmdb')
+
+
+def status_of(command: list[str]) -> int:
+    """Exit status of the command."""
+    try:
+        return main(command)
+    except SystemExit as end:
+        return end.code
+
+
+def test_sigterm_ends_all_ranks(tmp_path, teach, lq_folder, network_option, weights, monkeypatch, capfd):
+    """The second has finished its share, and waits for the first."""
+    from basicsr_ext.prepare import centroids
+
+    teach(tmp_path / 'whole')
+    (tmp_path / 'ranks').mkdir()
+    monkeypatch.chdir(tmp_path / 'ranks')
+    command = ['prepare', 'centroids', '-i', str(lq_folder), '-o', 'mu.lmdb', '--output_lq', 'mu_lq.lmdb']
+    command += ['--network', json.dumps(network_option), '--scale', '2', '--weights', str(weights)]
+    command += ['--device', 'cpu', '--num_workers', '1']
+    original = centroids.super_resolve
+
+    def super_resolve(teacher, images, settings, name):
+        if name == 'astronaut':  # the first rank's first
+            while not (tmp_path / 'second').exists() or len(list(Path('mu.lmdb.parts').glob('*.piece'))) < 4:
+                time.sleep(0.01)
+            os.kill(int((tmp_path / 'second').read_text()), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(teacher, images, settings, name)
+
+    def rank() -> None:
+        if os.environ['RANK'] == '1':
+            (tmp_path / 'process').write_text(str(os.getpid()))
+            (tmp_path / 'process').rename(tmp_path / 'second')
+        assert status_of([*command, '--launcher', 'pytorch']) == 143
+
+    with monkeypatch.context() as patch:
+        patch.setattr(centroids, 'super_resolve', super_resolve)
+        on_ranks(2, rank)
+    message = capfd.readouterr().err
+    assert message.count('basicsr prepare centroids: stopped; the same command goes on.\n') == 1
+    assert 'Traceback' not in message
+    assert [path.name for path in (tmp_path / 'ranks').iterdir()] == ['mu.lmdb.parts']
+    assert main(command) == 0
+    assert content(tmp_path / 'ranks') == content(tmp_path / 'whole')
+
+
 def test_two_runs_at_once(tmp_path, lq_folder):
     make_lr(lq_folder, tmp_path / 'other.lmdb', 2)
     pieces = Pieces(tmp_path / 'low.lmdb', {})
@@ -225,6 +305,11 @@ def _die(number: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _ask_to_end(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return number
+
+
 def test_jobs_in_processes():
     for workers in (0, 3):
         assert sorted(run_jobs(abs, range(-5, 1), num_workers=workers, description='')) == [0, 1, 2, 3, 4, 5]
@@ -232,6 +317,11 @@ def test_jobs_in_processes():
             list(run_jobs(_fail_at_three, range(9), num_workers=workers, description=''))
     with pytest.raises(UserError, match='choose fewer processes'):
         list(run_jobs(_die, range(4), num_workers=2, description=''))
+
+
+def test_workers_leave_sigterm_to_their_parent():
+    found = run_jobs(_ask_to_end, range(4), num_workers=2, description='')
+    assert sorted(found) == [0, 1, 2, 3]
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):

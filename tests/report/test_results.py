@@ -14,7 +14,9 @@ from basicsr_ext.report.results import (
     as_json,
     as_markdown,
     as_text,
+    check_new_report,
     check_output,
+    set_aside,
     write_results,
 )
 
@@ -89,6 +91,33 @@ def test_files_are_replaced(results, tmp_path):
     assert (folder / 'metrics.csv').read_text() == as_csv(results)
     assert (folder / 'metrics.md').read_text() == as_markdown(results, {'scale': 2})
     assert (folder / 'metrics.json').read_text() == as_json(results, {'scale': 2})
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_an_earlier_report_is_found(tmp_path, name):
+    check_new_report(tmp_path)
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f'{name} exist already. Choose another folder'):
+        check_new_report(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['out.json', 'out.MD', 'metrics.csv'])
+def test_a_report_is_a_folder(tmp_path, name):
+    with pytest.raises(UserError, match='found the name of a file'):
+        check_new_report(tmp_path / name)
+    (tmp_path / name).mkdir()
+    check_new_report(tmp_path / name)
+
+
+def test_an_earlier_report_is_set_aside(results, tmp_path):
+    set_aside(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    write_results(results[:1], tmp_path)
+    set_aside(tmp_path)
+    (archive,) = tmp_path.iterdir()
+    assert archive.name.startswith('metrics_archived_')
+    assert (archive / 'metrics.csv').read_text() == as_csv(results[:1])
+    assert sorted(path.name for path in archive.iterdir()) == sorted(FILES)
 
 
 def test_a_full_disk_leaves_the_earlier_files_alone(results, tmp_path, monkeypatch):

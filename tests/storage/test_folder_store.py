@@ -187,6 +187,19 @@ def test_what_is_no_image_is_named(content, tmp_path):
         FolderStore(tmp_path)
 
 
+@pytest.mark.parametrize('missing', [1, 12, 500])
+def test_no_line_of_a_library_stands_before_the_error_of_a_png_that_is_cut_off(missing, tmp_path, capfd):
+    (tmp_path / 'cut.png').write_bytes(encode(random_image((64, 64, 3)))[:-missing])
+    with pytest.raises(UserError, match=r'cut\.png: image "cut": OpenCV cannot decode it'):
+        FolderStore(tmp_path).read('cut')
+    assert capfd.readouterr().err == ''
+
+
+def test_something_may_follow_an_image(tmp_path):
+    (tmp_path / 'a.png').write_bytes(encode(COLOUR) + bytes(100))
+    np.testing.assert_array_equal(FolderStore(tmp_path).read('a'), COLOUR)
+
+
 def test_a_damaged_pixel_stream_is_named(tmp_path):
     damaged = bytearray(encode(random_image((64, 64, 3))))
     damaged[len(damaged) // 2] ^= 0xFF

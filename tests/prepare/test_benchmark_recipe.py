@@ -1,0 +1,22 @@
+"""The recipe of the benchmark sets refuses what it does not know before it makes anything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).parents[2] / 'datasets_prep/benchmark.sh'
+
+
+@pytest.mark.parametrize('arguments', [['Set6', 'foo'], ['Set5', 'foo', 'Set6', 'bar']])
+def test_an_unknown_set_is_named(tmp_path, arguments):
+    environment = {**os.environ, 'BASICSR': 'false'}
+    result = subprocess.run(
+        ['bash', str(RECIPE), *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert result.stderr == 'Set6: unknown set; known sets: Set5, Set14, BSD100, Urban100, Manga109.\n'
+    assert result.stdout == '' and list(tmp_path.iterdir()) == []
