@@ -124,7 +124,9 @@ def test_lpips_is_reported_and_its_extra_is_named_where_it_is_missing(images, tm
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'lpips', None)  # as if it were not installed
     problems = [str(problem) for problem in check_options(source, is_train=False, root=tmp_path).problems]
-    assert len(problems) == 1 and 'LPIPS needs the package lpips' in problems[0] and '[metrics]' in problems[0]
+    weights, metric = problems
+    assert 'path.pretrain_network_g: expected the weights to test, found none' in weights
+    assert 'LPIPS needs the package lpips' in metric and '[metrics]' in metric
 
 
 def test_disk_space_counts_what_every_player_keeps(images, tmp_path):
