@@ -108,9 +108,8 @@ def read_ahead(batches: Iterator[Any], number: int) -> Generator[Any, None, None
             read.put((None, error))
 
     def is_wanted() -> bool:
-        while (
-            main_thread().is_alive()
-        ):  # a program that ends without closing the generator must not wait for the thread
+        # A program that ends without closing the generator must not wait for the thread.
+        while main_thread().is_alive():
             with suppress(Empty):
                 return wanted.get(timeout=1) and not closed.is_set()
         return False
