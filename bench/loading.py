@@ -12,8 +12,9 @@ flips and rotations, batches of 16. One process, in turns; a figure is the ratio
 - ``loading_cold``: four images, after the files were dropped from the page cache (of this machine; a host's stays).
 - ``loading_cold_whole``: the same from stores of whole images of 1356x2040, which need no sub-images; BasicSR reads its own.
 
-The last lines read ``<figure> <ratio>x (goal <goal>x)``. ``--floor`` prints instead where the time of four images goes: what
-merely copying the same windows takes, and copying them flipped, when they are known and nothing but NumPy and OpenCV works.
+The last lines read ``<figure> <ratio>x (goal <goal>x)``. ``--floor`` prints instead where the time goes. Of four images: what
+merely copying the same windows takes, and copying them flipped, when they are known and nothing but NumPy and OpenCV works. Of
+a float batch: reading and converting, each alone, and both in two threads that hand nothing over.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count, islice
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -316,6 +318,35 @@ def floor(root: Path, images: int, repeats: int) -> dict[str, float]:
     return {name: statistics.median(found) for name, found in times.items()}
 
 
+def float_floor(root: Path, images: int, repeats: int) -> dict[str, float]:
+    """Median seconds of a sample of a float batch: read, converted, and both at once."""
+    dataset, ids = our_dataset(root, PairedStoreDataset), sample_ids(images)
+    orders = [list(islice(ids, BATCH)) for _ in range(150)]
+    batches = [dataset.__getitems__(order)[0] for order in orders[:20]]
+
+    def read() -> None:
+        for order in orders:
+            dataset.__getitems__(order)
+
+    def convert() -> None:
+        for number in range(len(orders)):
+            _ = [to_unit_range(value) for value in batches[number % len(batches)].values() if torch.is_tensor(value)]
+
+    def both() -> None:
+        reader = Thread(target=read)
+        reader.start()
+        convert()
+        reader.join()
+
+    times: dict[str, list[float]] = {'read': [], 'converted': [], 'both at once': []}
+    for _ in range(repeats):
+        for name, function in zip(times, (read, convert, both), strict=True):
+            start = time.perf_counter()
+            function()
+            times[name].append((time.perf_counter() - start) / len(orders) / BATCH)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
 def dropped(files: list[Path]) -> bool:
     """Drops files from the page cache; says whether they are gone."""
     resident = pages = 0
@@ -344,9 +375,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--images', type=Path, help='folder of photographs of at least 480x480')
     parser.add_argument('--quick', action='store_true', help='three repeats, for a smoke test')
-    parser.add_argument(
-        '--floor', action='store_true', help='print what copying the same bytes takes, and nothing else'
-    )
+    parser.add_argument('--floor', action='store_true', help='print where the time goes, and nothing else')
     args = parser.parse_args()
     repeats = 3 if args.quick else 9
 
@@ -360,6 +389,8 @@ def main() -> None:
         if args.floor:
             for name, found in floor(Path(folder), images, repeats).items():
                 print(f'four images of a sample {name}: {found * 1e6:.0f} us')
+            for name, found in float_floor(Path(folder), images, repeats).items():
+                print(f'a sample of a float batch {name}: {found * 1e6:.0f} us')
             return
         write_whole_stores(Path(folder) / 'whole', photographs(args.images))
         measures = (four_images, float_batches, float_batches_nchw, cold, cold_whole)

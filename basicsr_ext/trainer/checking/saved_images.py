@@ -37,7 +37,8 @@ def check_saved_images(report: Report, contents: Mapping[str, Contents]) -> None
 
 def _keys(dataset: Any) -> list[str]:
     """LQ keys or files of this package's datasets and of BasicSR's; of others nothing is known."""
-    if hasattr(dataset, 'pairs'):
+    if hasattr(dataset, 'lq_store'):
         return [lq for _, lq in dataset.pairs]
-    paths = getattr(dataset, 'paths', [])
-    return [path['lq_path'] if isinstance(path, Mapping) else path for path in paths]
+    paths = getattr(dataset, 'paths', None)
+    files = [path.get('lq_path') if isinstance(path, Mapping) else path for path in paths or ()]
+    return [file for file in files if isinstance(file, str)]

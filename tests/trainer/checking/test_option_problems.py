@@ -18,6 +18,8 @@ basicsr_ext.register()
 
 from basicsr_ext.cli import main
 from basicsr_ext.trainer.checking import check_options
+from basicsr_ext.trainer.checking.contents import Contents
+from basicsr_ext.trainer.checking.saved_images import check_saved_images
 from basicsr_ext.trainer.checking.source import read_source
 
 
@@ -459,3 +461,11 @@ def test_images_of_a_training_that_would_be_saved_as_one_file(images):
     assert report.problems == []
     (warning,) = map(str, report.warnings)
     assert warning.startswith('val.save_img: images "') and warning.endswith('would be saved as one file, "coffee".')
+
+
+@pytest.mark.parametrize('paths', [None, [{'gt': 'a'}, 3]])
+def test_datasets_of_others_may_keep_their_paths_as_they_like(images, paths):
+    report = report_on(changed(sr_options(images), 'val.save_img', True), images)
+    held = Contents(types.SimpleNamespace(paths=paths, pairs='own'), 2)
+    check_saved_images(report, {'val': held, 'val_2': held})
+    assert report.warnings == []
