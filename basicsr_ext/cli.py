@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         which was saved first.
     """
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')  # names of files are not always text
     # Of a damaged image our own message tells more; set before OpenCV is imported, here or in a worker.
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')
     try:

@@ -12,6 +12,7 @@ from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
 from basicsr_ext.evaluation.early import check_weights_exist
 from basicsr_ext.report.results import Scores, as_text, set_aside, write_results
+from basicsr_ext.storage.base import unfit_key
 from basicsr_ext.trainer import run
 from basicsr_ext.trainer.checking.source import OptionSource, read_source
 
@@ -83,6 +84,11 @@ def _check_weights(weights: Sequence[str | os.PathLike], source: OptionSource) -
         check_network_file(file)
     _check_fit(files, source)
     stems = [file.stem for file in files]
+    for file in files:
+        if reason := unfit_key(file.stem):  # results lie in a folder of that name
+            raise UserError(
+                f'--weights {file}: expected a name that a folder can have, found {reason}. Rename the file.'
+            )
     labels = [
         stem if stems.count(stem) == 1 else f'{(file.parents[1] if len(file.parts) > 2 else file.parent).name}_{stem}'
         for stem, file in zip(stems, files, strict=True)

@@ -61,8 +61,8 @@ def check_sets(
         num_workers: Processes; ``None``: one for each processor.
 
     Returns:
-        Problems: missing, extra and damaged images, two of one name, wrong sizes and scales, channels, alpha, depths, test
-        images; and as warnings GT images that are copies of others, pixel by pixel.
+        Problems: missing, extra and damaged images, two of one name, names that no store takes, wrong sizes and scales,
+        channels, alpha, depths, test images; and as warnings GT images that are copies of others, pixel by pixel.
 
     Raises:
         UserError: An argument is wrong, or a set cannot be opened.
@@ -94,6 +94,11 @@ def _alone(name: str, images: Set) -> Iterator[Problem]:
     """What is wrong with the images of one set, each by itself and beside the others."""
     yield from (
         Problem(f'{name} {key}', 'damaged', 'an image', seen.damage) for key, seen in images.items() if seen.damage
+    )
+    yield from (
+        Problem(f'{name} {key!r}', 'name', 'a name that can be a key', seen.misnamed)
+        for key, seen in images.items()
+        if seen.misnamed
     )
     yield from (
         Problem(f'{name} {key}', 'same name', 'a key of its own', seen.namesake)

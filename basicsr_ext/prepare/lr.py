@@ -18,6 +18,7 @@ from basicsr_ext.prepare.source import open_source, source_record
 from basicsr_ext.prepare.step import make_images
 from basicsr_ext.prepare.stores import check_compress_level
 from basicsr_ext.storage import ImageStore
+from basicsr_ext.storage.base import unfit_key
 
 DTYPES = ('uint8', 'uint16', 'float32')
 
@@ -66,6 +67,8 @@ def make_lr(
         raise UserError(f'--noise_seed: expected an integer of at least 0, found {noise_seed!r}.')
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f'--dtype: expected one of {", ".join(DTYPES)}, found {dtype!r}.')
+    if reason := unfit_key(f'image{suffix}'):
+        raise UserError(f'--suffix: expected an ending of names, such as x4, found {reason} in {suffix!r}.')
     check_compress_level(compress_level)
     num_workers = check_workers(num_workers)
     store = open_source(input)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from basicsr_ext.prepare.whole_files import write_whole
+from basicsr_ext.storage.base import check_key
 
 PNG_TYPES = (np.dtype('uint8'), np.dtype('uint16'))
 
@@ -33,7 +34,11 @@ def write_png(folder: Path, key: str, image: np.ndarray, compress_level: int, sc
         image: As for :func:`encode_png`.
         compress_level: As for :func:`encode_png`.
         scratch: Folder for unfinished files.
+
+    Raises:
+        UserError: The key leads out of the folder.
     """
+    check_key(key, folder)
     file = folder / f'{key}.png'
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, encode_png(image, compress_level), scratch=scratch)

@@ -15,6 +15,7 @@ from basicsr_ext.functional.perceptual_hash import perceptual_hash
 from basicsr_ext.prepare.jobs import run_jobs
 from basicsr_ext.storage import ImageSpec, ImageStore, open_store
 from basicsr_ext.storage.alpha import has_alpha, keys_with_alpha
+from basicsr_ext.storage.base import unfit_key
 from basicsr_ext.storage.basicsr_lmdb import DepthError
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.folder import list_images
@@ -31,6 +32,7 @@ class Seen(NamedTuple):
         damage: Why it cannot be read; empty where it can.
         alpha: Whether it carries transparency.
         namesake: File with the same key; this one's key has an extension, and it has no part in pairs.
+        misnamed: Why its name cannot be a key; empty where it can.
     """
 
     spec: ImageSpec | None = None
@@ -39,6 +41,7 @@ class Seen(NamedTuple):
     damage: str = ''
     alpha: bool = False
     namesake: str = ''
+    misnamed: str = ''
 
 
 def survey(path: str | Path, *, hashes: bool, num_workers: int) -> dict[str, Seen]:
@@ -65,7 +68,7 @@ def survey(path: str | Path, *, hashes: bool, num_workers: int) -> dict[str, See
         look = partial(_look_into_store, store, set(keys_with_alpha(store)), hashes)
         keys, namesakes = list(store.keys()), {}
     seen = dict(run_jobs(look, keys, num_workers=num_workers, description=path.name))
-    return {key: seen[key]._replace(namesake=namesakes.get(key, '')) for key in keys}
+    return {key: seen[key]._replace(namesake=namesakes.get(key, ''), misnamed=unfit_key(key)) for key in keys}
 
 
 def _by_key(found: list[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,45 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from basicsr_ext.errors import UserError
+
+_DRIVE = re.compile('[A-Za-z]:')
+
+
+def unfit_key(key: str) -> str:
+    """Says why a name cannot be a key; empty where it can.
+
+    Keys become paths below a folder, and values in UTF-8: one that leads out of the folder, or that some system reads as
+    another path, is refused wherever it comes from.
+    """
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return 'bytes that are no UTF-8'
+    if not key:
+        return 'an empty name'
+    if '\0' in key or '\\' in key:
+        return 'a backslash' if '\\' in key else 'a null character'
+    if key.startswith('/') or _DRIVE.match(key):
+        return 'an absolute path'
+    parts = key.split('/')
+    return next((f'the part "{part}"' for part in parts if part in ('', '.', '..')), '')
+
+
+def check_key(key: str, where: object) -> None:
+    """Refuses a name that cannot be a key.
+
+    Args:
+        key: The name of an image.
+        where: The store or folder that it is in or is meant for, for the message.
+
+    Raises:
+        UserError: See :func:`unfit_key`.
+    """
+    if reason := unfit_key(key):
+        raise UserError(
+            f'{where}: image {key!r}: expected a name that is a path below a folder, found {reason}. Rename the '
+            'image, and make the store again where it is one.'
+        )
 
 
 class ImageSpec(NamedTuple):
@@ -116,6 +156,9 @@ class IndexedStore(ImageStore):
         channels: 1 or 3.
         dtype: Of all images.
         meta: Free-form information.
+
+    Raises:
+        UserError: A key is none, such as one that leads out of a folder.
     """
 
     def __init__(
@@ -132,6 +175,8 @@ class IndexedStore(ImageStore):
         self.meta = dict(meta or {})
         self._keys = tuple(sorted(sizes))
         self._sizes = dict(sizes)
+        for key in self._keys:
+            check_key(key, path)
 
     def keys(self) -> Sequence[str]:
         return self._keys

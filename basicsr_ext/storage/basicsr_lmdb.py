@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.storage.base import IndexedStore
+from basicsr_ext.storage.base import IndexedStore, check_key
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.environment import shared_reader
 from basicsr_ext.storage.headers import HeaderError, ImageHeader, common_format, read_header
@@ -117,6 +117,7 @@ def _read_index(folder: Path) -> dict[str, tuple[int, int, int]]:
             raise UserError(
                 f'{file}: line {number}: expected "name.png (height,width,channels) level", found "{line}".'
             )
+        check_key(match['key'], f'{file}: line {number}')
         channels = 1 if match['channels'] == '1' else 3
         shapes[match['key']] = (int(match['height']), int(match['width']), channels)
     if not shapes:

@@ -15,6 +15,7 @@ import lmdb
 import numpy as np
 
 from basicsr_ext.errors import UserError, writing_failed
+from basicsr_ext.storage.base import check_key
 
 PARTIAL_SUFFIX = '.partial'
 _FIRST_MAP_SIZE = 1 << 24
@@ -141,14 +142,12 @@ class LmdbWriter(ABC):
 
     def _encode_key(self, key: str) -> bytes:
         assert self._environment is not None
-        try:
-            name = key.encode()
-        except UnicodeEncodeError:
-            raise UserError(f'{self.path}: key {key!r} is not valid Unicode; rename the image file.') from None
+        check_key(key, self.path)
+        name = key.encode()
         limit = self._environment.max_key_size()
-        if not 0 < len(name) <= limit:
+        if len(name) > limit:
             raise UserError(
-                f'{self.path}: a key must have 1 to {limit} bytes (UTF-8), found {len(name)}: "{key}". Rename the '
+                f'{self.path}: a key must have at most {limit} bytes (UTF-8), found {len(name)}: "{key}". Rename the '
                 'image or shorten its path.'
             )
         return name

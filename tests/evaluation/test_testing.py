@@ -303,6 +303,13 @@ def test_bad_weights(root, capsys):
     assert 'the discriminator UNetDiscriminatorSN' in fails(root, capsys, '--weights', 'd.pth')
 
 
+def test_a_checkpoint_whose_name_is_no_folder(root, capsys):
+    (root / 'a.pth').rename(root / '...pth')
+    assert main(['test', '-opt', str(write_options(root / 't.yml', scored_options(root))), '--weights', '...pth']) == 2
+    assert 'expected a name that a folder can have, found the part ".."' in capsys.readouterr().err
+    assert not (root / 'results').exists()
+
+
 def test_weights_of_another_network_are_refused_before_the_first_test(root, capsys):
     save_network(root / 'other.pth', {**TINY_EDSR, 'num_feat': 6})
     error = fails(root, capsys, '--weights', 'a.pth', 'other.pth')

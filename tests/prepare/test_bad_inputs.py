@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from basicsr_ext.cli import main
+from basicsr_ext.errors import UserError
+from basicsr_ext.prepare.png import write_png
 from basicsr_ext.storage import open_store
 
 
@@ -237,3 +239,31 @@ def test_ctrl_c_of_the_check_promises_nothing(folder, monkeypatch, capfd):
     monkeypatch.setattr('basicsr_ext.prepare.check.check_sets', interrupted)
     assert main(['prepare', 'check', '--gt', str(folder)]) == 130
     assert capfd.readouterr().err == 'basicsr prepare: interrupted\n'
+
+
+@pytest.mark.parametrize('suffix', ['/../../x', '\\x', '/'])
+def test_a_suffix_does_not_lead_elsewhere(commands, tmp_path, capfd, suffix):
+    assert main([*commands('lr_folder'), '--suffix', suffix]) == 2
+    assert '--suffix: expected an ending of names' in capfd.readouterr().err
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_no_image_is_written_outside_of_the_output(tmp_path):
+    for key in ('../x', str(tmp_path / 'x')):
+        with pytest.raises(UserError, match='expected a name that is a path below a folder'):
+            write_png(tmp_path / 'out', key, np.zeros((2, 2, 3), np.uint8), 1, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_not_utf8(commands, folder, tmp_path, capfd):
+    """No step takes it, each in a sentence; the check says so too."""
+    os.rename(folder / 'b.png', os.path.join(os.fsencode(folder), b'\xff.png'))
+    for command in COMMANDS:
+        assert main(commands(command)) == 2
+        message = capfd.readouterr().err
+        assert "image '\\udcff'" in message and 'no UTF-8' in message and 'Traceback' not in message
+        assert list((tmp_path / 'out').iterdir()) == []
+    with pytest.raises(SystemExit, match='1'):
+        main(['prepare', 'check', '--gt', str(folder)])
+    printed = capfd.readouterr().out
+    assert 'a name that can be a key' in printed and '1 problem' in printed

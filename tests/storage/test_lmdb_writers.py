@@ -187,7 +187,14 @@ def test_raw_keys_of_all_kinds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('key', 'message'), [('', '1 to 511 bytes'), ('ä' * 256, 'found 512'), ('\udc80', 'not valid Unicode')]
+    ('key', 'message'),
+    [
+        ('', 'empty name'),
+        ('ä' * 256, 'found 512'),
+        ('\udc80', 'no UTF-8'),
+        ('../a', r'the part "\.\."'),
+        ('/a', 'absolute path'),
+    ],
 )
 def test_raw_keys_that_do_not_fit(key, message, tmp_path):
     with raw_writer(tmp_path / 'a.lmdb') as writer:

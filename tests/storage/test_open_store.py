@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 
 import lmdb
@@ -90,3 +91,35 @@ def test_an_unfinished_lmdb(tmp_path):
     for name in ('a.lmdb', 'a.lmdb.partial'):
         with pytest.raises(UserError, match=r'unfinished LMDB: .* Make it again'):
             open_store(tmp_path / name)
+
+
+UNFIT = ['', '/abs/photo', '../../x', 'a/../b', './a', 'a//b', 'a/', 'a\\b', 'C:a', 'a\0b']
+
+
+@pytest.mark.parametrize('key', UNFIT)
+def test_keys_that_lead_elsewhere_are_refused_in_a_raw_lmdb(key, tmp_path):
+    path = write_raw(tmp_path / 'a.lmdb', {'a': GREY, 'b': GREY})
+    index = json.loads((path / 'meta.json').read_text())
+    index['images'][key] = index['images'].pop('b')
+    (path / 'meta.json').write_text(json.dumps(index))
+    with pytest.raises(UserError, match='expected a name that is a path below a folder') as error:
+        open_store(path)
+    assert repr(key) in str(error.value)
+
+
+@pytest.mark.parametrize('key', ['../third', '/abs/photo', 'a\\b', 'a/./b'])
+def test_keys_that_lead_elsewhere_are_refused_in_a_basicsr_lmdb(key, tmp_path):
+    path = write_basicsr(tmp_path / 'a.lmdb', {'a': COLOUR})
+    with (path / 'meta_info.txt').open('a') as index:
+        index.write(f'{key}.png (6,9,3) 1\n')
+    with pytest.raises(UserError, match='expected a name that is a path below a folder'):
+        open_store(path)
+
+
+@pytest.mark.parametrize(('name', 'reason'), [(b'a\xff', 'bytes that are no UTF-8'), (b'a\\b', 'a backslash')])
+def test_names_that_are_no_keys_are_refused_in_a_folder(name, reason, tmp_path):
+    write_folder(tmp_path / 'images', {'a': COLOUR})
+    os.rename(tmp_path / 'images/a.png', os.path.join(os.fsencode(tmp_path / 'images'), name + b'.png'))
+    with pytest.raises(UserError, match=f'found {reason}') as error:
+        open_store(tmp_path / 'images')
+    assert str(error.value).isprintable()
