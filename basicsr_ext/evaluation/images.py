@@ -127,7 +127,7 @@ def _is_grey(store: ImageStore, key: str) -> bool:
     """Whether an image itself is grey, in a folder that may have coloured ones too."""
     if store.channels == 1 or not isinstance(store, FolderStore):
         return store.channels == 1
-    with (store.path / store.files()[store.keys().index(key)]).open('rb') as file:
+    with store.file(key).open('rb') as file:
         return read_header(file).channels == 1
 
 

@@ -131,9 +131,9 @@ def _copies(name: str, images: Set) -> Iterator[Problem]:
 def _pairs(gt_set: Set, lq_set: Set, scale: int, template: str) -> Iterator[Problem]:
     gt_set, lq_set = ({key: seen for key, seen in images.items() if not seen.namesake} for images in (gt_set, lq_set))
     partners = {key: template.format(key) for key in gt_set}
-    found = found_template(list(gt_set), list(lq_set), template)
+    found, expected = found_template(list(gt_set), list(lq_set), template), set(partners.values())
     for key in lq_set:
-        if key not in set(partners.values()):
+        if key not in expected:
             yield Problem(f'LQ {key}', 'extra', 'a GT image', 'none')
     for key, partner in partners.items():
         if partner not in lq_set:

@@ -19,6 +19,7 @@ from basicsr_ext.trainer.workers import start_worker
 
 Job = TypeVar('Job')
 _MOST_BY_DEFAULT = 16
+_function: Callable[[Any], Any]  # of a worker: what it calls for every job
 
 
 def default_workers() -> int:
@@ -82,14 +83,18 @@ def _in_workers(function: Callable[[Job], Any], jobs: Sequence[Job], num_workers
     # Forking spares every worker the import of torch; each then keeps to one thread, so no pool of threads is missed.
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
     pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context(method), initializer=_start_worker, initargs=(os.getpid(),)
+        # The function may hold the names of all images: every worker gets it once, and then bare jobs.
+        num_workers,
+        multiprocessing.get_context(method),
+        initializer=_start_worker,
+        initargs=(os.getpid(), function),
     )
     waiting, running = iter(jobs), set[Future]()
     try:
         while True:
             # No more than the workers have at hand: an exception or Ctrl-C then ends the step at once.
             for _, job in zip(range(2 * num_workers - len(running)), waiting, strict=False):
-                running.add(pool.submit(function, job))
+                running.add(pool.submit(_call, job))
             if not running:
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -103,8 +108,11 @@ def _in_workers(function: Callable[[Job], Any], jobs: Sequence[Job], num_workers
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker(parent: int, function: Callable[[Any], Any]) -> None:
     import cv2
+
+    global _function
+    _function = function
 
     cv2.setNumThreads(1)
     if 'torch' in sys.modules:
@@ -116,6 +124,10 @@ def _start_worker(parent: int) -> None:
     start_worker(0)  # Ctrl-C and SIGTERM reach the parent too, which ends the workers
     if not hasattr(signal, 'sigtimedwait'):
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _call(job: Any) -> Any:
+    return _function(job)
 
 
 def _end_with(parent: int) -> None:

@@ -36,7 +36,7 @@ def open_source(path: str | Path, channels: int | None = None) -> ImageStore:
 def source_record(store: ImageStore) -> dict[str, Any]:
     """What tells whether a stopped run and this one read the same images: names, and sizes and times of files."""
     if isinstance(store, FolderStore):
-        files = [store.path / file for file in store.files()]
+        files = [store.file(key) for key in store.keys()]
     else:
         files = [store.path / 'data.mdb']
     states = hashlib.sha256()

@@ -123,7 +123,7 @@ class _Cut(NamedTuple):
 
 def _large_enough(store: ImageStore, size: int, skip_small: bool) -> list[str]:
     """Keys of the images that hold a sub-image."""
-    small = [key for key in store.keys() if min(store.spec(key)[:2]) < size]
+    small = {key: None for key in store.keys() if min(store.spec(key)[:2]) < size}  # in order
     names = ', '.join(f'"{key}" ({store.spec(key).height}x{store.spec(key).width})' for key in small)
     found = f'{store.path}: sub-images of size {size} do not fit into {len(small)} of {len(store)} images: {names}'
     if small and not skip_small:
@@ -132,7 +132,7 @@ def _large_enough(store: ImageStore, size: int, skip_small: bool) -> list[str]:
         raise UserError(f'{found}. Choose a smaller size.')
     if small:
         print(f'note: {found}; they are left out.', file=sys.stderr)
-    return [key for key in store.keys() if key not in set(small)]
+    return [key for key in store.keys() if key not in small]
 
 
 def _check_names(store: ImageStore, keys: Sequence[str]) -> None:

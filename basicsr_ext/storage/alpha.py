@@ -41,7 +41,7 @@ def keys_with_alpha(store: ImageStore) -> list[str]:
         store: Folder of files, whose headers are read; or BasicSR's LMDB, whose index says it; other stores hold no alpha.
     """
     if isinstance(store, FolderStore):
-        return [key for key, file in zip(store.keys(), store.files(), strict=True) if _file_has(store.path / file)]
+        return [key for key in store.keys() if _file_has(store.file(key))]
     if isinstance(store, BasicSRLmdbStore):
         lines = (store.path / INDEX_FILE).read_text(encoding='utf-8').splitlines()
         return [match['key'] for line in lines if (match := _OF_FOUR_CHANNELS.fullmatch(line.strip()))]

@@ -45,12 +45,12 @@ class FolderStore(IndexedStore):
         sizes = {key: (header.height, header.width) for key, header in headers.items()}
         super().__init__(folder, sizes, *common_format(headers, channels, folder))
 
-    def files(self) -> list[str]:
-        """Paths of the image files below the folder, in the order of the keys."""
-        return [self._files[key] for key in self.keys()]
+    def file(self, key: str) -> Path:
+        """The file of an image."""
+        return self.path / self._files[key]
 
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
-        file = self.path / self._files[key]
+        file = self.file(key)
         try:
             encoded = np.fromfile(file, np.uint8)
             return decode_window(encoded, self.spec(key), top, left, height, width)
