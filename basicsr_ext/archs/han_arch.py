@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from basicsr_ext.archs.building import check_at_least, rename_keys
 from basicsr_ext.archs.registry import ARCH_REGISTRY
+from basicsr_ext.functional.precision import without_autocast
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -25,9 +26,7 @@ class LayerAttention(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps features (N, layers, C, H, W) to (N, layers * C, H, W)."""
         flat = maps.flatten(2)
-        with torch.autocast(
-            maps.device.type, enabled=False
-        ):  # sums over whole maps: half precision would not hold them
+        with without_autocast(maps.device):  # sums over whole maps: half precision would not hold them
             products = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
             energy = products @ products.transpose(1, 2)
             attention = torch.softmax(energy.amax(-1, keepdim=True) - energy, -1).to(flat.dtype)

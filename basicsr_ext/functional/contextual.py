@@ -10,6 +10,8 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from basicsr_ext.functional.precision import without_autocast
+
 
 def contextual_loss(
     features: torch.Tensor, target: torch.Tensor, bandwidth: float = 0.1, max_pairs: int = 2**22
@@ -30,7 +32,7 @@ def contextual_loss(
     Returns:
         A scalar, at least 0.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features.device):
         if features.dtype not in (torch.float32, torch.float64):
             features, target = features.float(), target.float()
         centre = target.mean((0, 2, 3), keepdim=True)

@@ -27,3 +27,13 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
     if precision == 'fp32':
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=_DTYPES[precision])
+
+
+def without_autocast(device: torch.device | str) -> AbstractContextManager:
+    """Context in which tensors keep their type, inside :func:`autocast` too.
+
+    Args:
+        device: Where the tensors are. One that knows no mixed precision, such as ``meta``, needs no context.
+    """
+    kind = torch.device(device).type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

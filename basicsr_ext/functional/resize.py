@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from basicsr_ext.functional.precision import without_autocast
+
 Image = TypeVar('Image', np.ndarray, Tensor)
 Blocks = tuple[tuple[int, int, Tensor], ...]
 
@@ -130,7 +132,7 @@ def mod_crop(image: Image, factor: int) -> Image:
 def _resize_planes(planes: Tensor, scale: float, antialiasing: bool, dtype: str) -> Tensor:
     """Resizes contiguous planes (..., height, width), rounding after each pass if ``dtype`` names an integer type."""
     height, width = planes.shape[-2:]
-    with torch.autocast(planes.device.type, enabled=False):
+    with without_autocast(planes.device):
         blocks = _blocks(height, scale, antialiasing, planes.dtype, planes.device)
         planes = torch.cat([weights @ planes[..., first:end, :] for first, end, weights in blocks], dim=-2)
         planes = _to_integers(planes, dtype)

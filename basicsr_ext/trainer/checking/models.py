@@ -29,19 +29,19 @@ def find_model(report: Report) -> type | None:
 
 
 def keys_of(model: type) -> ModelKeys:
-    """What a model reads, found along its ancestors: a table for BasicSR's, class attributes for this package's."""
+    """What a model reads: a table for BasicSR's, the class's own attributes for this package's and those made from them."""
     for cls in model.__mro__:
         if origin(cls) == 'stock' and cls.__name__ in MODELS:
             return MODELS[cls.__name__]
         if origin(cls) == 'ours':
             return ModelKeys(
-                networks=cls.network_names,
-                optional_networks=cls.optional_network_names,
-                losses=cls.loss_keys,
-                any_loss=cls.loss_keys,
-                players=cls.player_names,
-                optional_players=cls.optional_player_names,
-                schedulers=(*cls.player_names, *cls.optional_player_names),
+                networks=model.network_names,
+                optional_networks=model.optional_network_names,
+                losses=model.loss_keys,
+                any_loss=model.loss_keys,
+                players=model.player_names,
+                optional_players=model.optional_player_names,
+                schedulers=(*model.player_names, *model.optional_player_names),
                 val=INFERENCE,
             )
     return ModelKeys()

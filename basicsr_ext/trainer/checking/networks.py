@@ -30,6 +30,9 @@ _DEPTH = integer(0, 1000)
 _EXTRACTOR = 'VGGFeatureExtractor'  # reads the weights of a VGG, or downloads them
 _INITIALISERS = {function for name, function in vars(nn.init).items() if callable(function) and name.endswith('_')}
 
+# Errors of a network that needs an operator compiled for a GPU: nothing that options could mend.
+CANNOT_RUN_HERE = (NameError, ImportError, NotImplementedError, AttributeError)
+
 
 class TooLarge(UserError):
     """A network of more tensors than any has."""
@@ -78,12 +81,7 @@ def build_without_memory(network: Callable[..., nn.Module], arguments: Mapping[s
 
     Arguments that name files of weights are left out where they may be.
     """
-    known = arguments_of(network)
-    arguments = {
-        key: value
-        for key, value in arguments.items()
-        if key in known.required or not key.endswith(('_path', 'load_path'))
-    }
+    arguments = _without_files(network, arguments)
     collecting = gc.isenabled()
     gc.disable()  # thousands of small objects, none of them garbage
     try:
@@ -94,14 +92,35 @@ def build_without_memory(network: Callable[..., nn.Module], arguments: Mapping[s
             gc.enable()
 
 
+def build_with_memory(network: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+    """Builds a network on the CPU as a run does, but for files of weights, as :func:`build_without_memory`."""
+    with quiet():
+        return network(**_without_files(network, arguments))
+
+
+def _without_files(network: Callable, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    required = arguments_of(network).required
+    return {key: value for key, value in arguments.items() if key in required or not key.endswith('_path')}
+
+
+def _build(network: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+    """Builds a network without memory, or with memory where its constructor computes with its own weights."""
+    try:
+        return build_without_memory(network, arguments)
+    except RuntimeError as error:
+        if 'meta' not in str(error):
+            raise
+    return build_with_memory(network, arguments)
+
+
 def check_network(report: Report, path: KeyPath) -> nn.Module | None:
     """Checks a network option: its type, its arguments, and that they make a network.
 
     Arguments that are network options themselves are checked alike.
 
     Returns:
-        The network, without memory for its weights and less deep where it repeats itself; ``None`` where something is
-        wrong, or where it was not built.
+        The network, without memory for its weights where it can be built so, and less deep where it repeats itself; ``None``
+        where something is wrong, or where it was not built.
     """
     network = find_registered(report, (*path, 'type'), ARCH_REGISTRY, 'network')
     if network is None:
@@ -129,10 +148,13 @@ def build_whole(report: Report, path: KeyPath) -> nn.Module | None:
     if not _can_be_built(report, path):
         return None
     options = dict(report.block(*path))
-    try:
-        return build_without_memory(look_up(ARCH_REGISTRY, options.pop('type')), options)
-    except RuntimeError:
-        return None  # as below
+    return _build(look_up(ARCH_REGISTRY, options.pop('type')), options)
+
+
+def build_to_run(report: Report, path: KeyPath) -> nn.Module:
+    """Builds a network that :func:`check_network` built, less deep where it repeats itself, with memory on the CPU."""
+    network = look_up(ARCH_REGISTRY, report.get(*path, 'type'))
+    return build_with_memory(network, _less_deep(report, path, network))
 
 
 def _can_be_built(report: Report, path: KeyPath) -> bool:
@@ -170,10 +192,8 @@ def _loads_files(network: Callable) -> bool:
 
 def _try_to_build(report: Report, path: KeyPath, network: Callable, arguments: Mapping[str, Any]) -> nn.Module | None:
     try:
-        model = build_without_memory(network, arguments)
+        model = _build(network, arguments)
     except Exception as error:  # whatever the constructor makes of a wrong argument
-        if isinstance(error, RuntimeError) and 'meta' in str(error):
-            return None  # computes with its own weights: it cannot be tried without memory
         reason = brief(str(error).strip().partition('\n')[0]) or 'no reason given'
         report.error(path, f'{network.__name__} cannot be built with these options ({type(error).__name__}: {reason}).')
         return None

@@ -21,14 +21,12 @@ from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.functional.tiling import pad_to_multiple
 from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.storage.weights import fit_weights, read_weights
-from basicsr_ext.trainer.checking.networks import quiet
+from basicsr_ext.trainer.checking.networks import CANNOT_RUN_HERE, quiet
 from basicsr_ext.trainer.checking.problems import brief
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.structure import datasets, phase_of
 
 METRIC_SIDE = 512  # HR pixels; whole images would take metrics such as NIQE many seconds
-# A network that needs an operator compiled for a GPU: nothing that options could mend.
-_CANNOT_RUN_HERE = (NameError, ImportError, NotImplementedError, AttributeError)
 
 
 class Cost(NamedTuple):
@@ -92,7 +90,7 @@ def run_network(report: Report, network: nn.Module, sample: Mapping[str, Any], s
             output = network.eval()(lq)
     except Exception as error:  # whatever a network makes of an image that it was not made for
         reason = f'{type(error).__name__}: {brief(error)}'
-        if not made_up and not isinstance(error, _CANNOT_RUN_HERE):
+        if not made_up and not isinstance(error, CANNOT_RUN_HERE):
             report.error(
                 path, f'{type(network).__name__} does not take the images of datasets, {_shape(lq[0])} ({reason}).'
             )

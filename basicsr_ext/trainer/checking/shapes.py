@@ -1,30 +1,37 @@
-"""Checks that networks and training images fit together; only shapes are computed, no pixels."""
+"""Checks that networks and training images fit together.
+
+Only shapes are computed, on the device "meta"; pixels of a small image on the CPU where a network does not run there.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.trainer.checking.contents import Contents
-from basicsr_ext.trainer.checking.networks import build_whole, quiet
+from basicsr_ext.trainer.checking.networks import CANNOT_RUN_HERE, build_to_run, build_whole, quiet
 from basicsr_ext.trainer.checking.problems import KeyPath, brief
+from basicsr_ext.trainer.checking.registries import look_up, origin
 from basicsr_ext.trainer.checking.report import Report
 
-# What torch says of tensors that do not fit; other errors may come from computing without memory.
+# What torch says of tensors that do not fit; other errors on "meta" may come from computing without memory.
 _SHAPES = re.compile(
     r'size of tensor|sizes? must match|Sizes of tensors|to have \d+ channels|size mismatch|shapes? |must be|than input'
     r'|broadcast|size per channel|is too small'
 )
 _SIDE = 48  # LQ pixels; a multiple of the usual windows
-# Their discriminators take something else than images of the generator's size.
+_SIDE_ON_CPU = 16
+# Their discriminators take something else than images of the generator's size,
 _OTHER_DISCRIMINATORS = ('HiFaceGANModel', 'StyleGAN2Model', 'VideoRecurrentGANModel')
+_OTHER_GENERATORS = ('StyleGAN2Model',)  # and its generator takes noise.
 
 
 def check_shapes(report: Report, networks: Mapping[str, nn.Module], contents: Mapping[str, Contents]) -> None:
@@ -45,7 +52,8 @@ def check_shapes(report: Report, networks: Mapping[str, nn.Module], contents: Ma
             continue
         lq = torch.empty(1, held.channels, size // scale, size // scale, device='meta')
         gt = torch.empty(1, held.channels, size, size, device='meta')
-        _check_generator(report, networks, name, lq, gt if held.has_gt else None)
+        if report.get('model_type') not in _OTHER_GENERATORS:
+            _check_generator(report, networks, name, lq, gt if held.has_gt else None)
         if name == 'train':
             _check_teachers(report, lq, gt if held.has_gt else None)
         if name == 'train' and 'network_d' in networks and report.get('model_type') not in _OTHER_DISCRIMINATORS:
@@ -83,17 +91,30 @@ def _check_teachers(report: Report, lq: torch.Tensor, gt: torch.Tensor | None) -
 def _compare(
     report: Report, path: KeyPath, network: nn.Module, name: str, lq: torch.Tensor, gt: torch.Tensor | None
 ) -> None:
-    output = _run(report, path, network, lq)
-    if isinstance(output, Mapping):
-        report.error(
-            (*path, 'type'), f'expected a network that makes images, found {type(network).__name__}, which does not.'
-        )
-    elif isinstance(output, torch.Tensor) and gt is not None and output.shape != gt.shape:
-        report.error(
+    images, output = _run(report, path, network, lq)
+    if output is None:
+        return
+    if not isinstance(output, torch.Tensor):
+        message = f'expected a network that makes images, found {type(network).__name__}, which makes something else.'
+        _note(report, (*path, 'type'), message)
+        return
+    if gt is None:
+        return
+    expected = (*gt.shape[:2], *(side * gt.shape[-1] // lq.shape[-1] for side in images.shape[-2:]))
+    if output.shape != expected:
+        _note(
+            report,
             path,
-            f'{type(network).__name__} makes images of {_shape(output)} out of LQ images of {_shape(lq)} as '
-            f'datasets.{name} has, expected {_shape(gt)}, like its GT images. Check channels and scale of both.',
+            f'{type(network).__name__} makes images of {_shape(output.shape)} out of LQ images of {_shape(images.shape)} as '
+            f'datasets.{name} has, expected {_shape(expected)}, like its GT images. Check channels and scale of both.',
         )
+
+
+def _note(report: Report, path: KeyPath, message: str) -> None:
+    """Notes a problem; a warning where the model is of another package, which may feed its networks otherwise."""
+    model = look_up(MODEL_REGISTRY, str(report.get('model_type')))
+    note = report.warn if model is not None and origin(model) == 'other' else report.error
+    note(path, message)
 
 
 class _CheckedConvolutions(TorchFunctionMode):
@@ -109,22 +130,64 @@ class _CheckedConvolutions(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _run(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor) -> Any:
+def _run(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Runs a network on "meta", or on the CPU where that says nothing about shapes; notes what it does not take.
+
+    Returns:
+        The images that it was run on, and its output; ``None`` where there is none.
+    """
     try:
-        with torch.no_grad(), quiet(), _CheckedConvolutions():
-            output = network.to('meta').eval()(images)
-    except UserError as error:
-        report.refused(path, error)
-        return None
+        return images, _forward(network.to('meta'), images)
     except Exception as error:
-        reason = brief(str(error).strip().partition('\n')[0])
-        if isinstance(error, (AssertionError, ValueError)) or (
-            isinstance(error, RuntimeError) and _SHAPES.search(reason)
-        ):
-            report.error(path, f'{type(network).__name__} does not take images of {_shape(images)} ({reason}).')
-        return None
-    return output
+        if _is_of_shapes(error):
+            _refuse(report, path, network, images, error)
+            return images, None
+    return _run_on_cpu(report, path, network, images)
 
 
-def _shape(images: torch.Tensor) -> str:
-    return 'x'.join(map(str, images.shape[1:]))
+def _run_on_cpu(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Runs a network on pixels: a small image, and one of the right size before anything is said to be wrong."""
+    channels, side = images.shape[1], images.shape[-1]
+    window = needs_of(report.block(*path)).window
+    small = min(side, -(-_SIDE_ON_CPU // window) * window)
+    reason: Exception | None = None
+    for size in dict.fromkeys((small, side)):
+        pixels = torch.rand(1, channels, size, size)
+        try:
+            return pixels, _forward(build_to_run(report, path), pixels)
+        except Exception as error:  # whatever a network makes of an image that it was not made for
+            reason = error
+    if isinstance(reason, CANNOT_RUN_HERE) and report.get('num_gpu') != 0:
+        message = f'{type(network).__name__} was not tried on images: it does not run on the CPU ({_brief(reason)}).'
+        report.warn(path, message)
+    else:
+        _refuse(report, path, network, images, reason)
+    return images, None
+
+
+def _forward(network: nn.Module, images: torch.Tensor) -> Any:
+    with torch.no_grad(), quiet(), _CheckedConvolutions():
+        return network.eval()(images)
+
+
+def _is_of_shapes(error: Exception) -> bool:
+    return isinstance(error, (UserError, AssertionError, ValueError)) or (
+        isinstance(error, RuntimeError) and _SHAPES.search(str(error).strip().partition('\n')[0]) is not None
+    )
+
+
+def _refuse(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor, error: Exception) -> None:
+    if isinstance(error, UserError):
+        report.refused(path, error)
+    else:
+        reason = _brief(error) if _is_of_shapes(error) else f'{type(error).__name__}: {_brief(error)}'
+        message = f'{type(network).__name__} does not take images of {_shape(images.shape)} ({reason}).'
+        _note(report, path, message)
+
+
+def _brief(error: Exception) -> str:
+    return brief(str(error).strip().partition('\n')[0])
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return 'x'.join(map(str, sizes[1:]))

@@ -352,6 +352,68 @@ def test_a_discriminator_of_another_size(images):
     assert 'a convolution expects 1 channels, and gets 3' in problems(options, images)[0]
 
 
+@pytest.mark.parametrize(
+    'network',
+    [
+        {'type': 'HAN', 'num_feat': 16, 'num_group': 1, 'num_block': 1},
+        {'type': 'VDSR', 'in_channels': 3, 'num_feat': 8, 'num_conv': 3},
+        {'type': 'DRRN', 'in_channels': 3, 'num_feat': 8, 'num_unit': 2},
+        {'type': 'SRCNN', 'in_channels': 3},
+    ],
+    ids=lambda block: block['type'],
+)
+def test_networks_that_keep_their_precision_are_tried_too(images, tmp_path, network):
+    options = changed(sr_options(images), 'network_g', {**network, 'upscale': 2})
+    assert problems(options, images) == []
+    options['network_g']['upscale'] = 4
+    name = network['type']
+    assert problems(options, images)[0].startswith(
+        f'network_g: {name} makes images of 3x32x32 out of LQ images of 3x8x8 as datasets.train has, expected 3x16x16'
+    )
+    grey = 'num_in_ch' if name == 'HAN' else 'in_channels'
+    options['network_g'].update(
+        {'upscale': 2, grey: 1, 'rgb_mean': [0.5]} if name == 'HAN' else {'upscale': 2, grey: 1}
+    )
+    assert 'a convolution expects 1 channels, and gets 3' in problems(options, images)[0]
+    teacher = {'network': {**network, 'upscale': 4}, 'weights': write_weights(tmp_path / 'w.pth')}
+    found = problems(eco_options(images, teacher=teacher), images)
+    assert any(text.startswith(f'train.eco.teacher.network: {name} makes images of 3x32x32') for text in found)
+
+
+def test_networks_that_compute_with_their_values_are_tried_on_the_cpu(images, monkeypatch):
+    """Whatever fails without pixels is no pass."""
+    from basicsr.archs.edsr_arch import EDSR
+
+    build, forward = EDSR.__init__, EDSR.forward
+
+    def build_by_values(self, *arguments, **named):
+        build(self, *arguments, **named)
+        self.range = float(self.conv_first.weight.abs().max())
+
+    def forward_by_values(self, x):
+        return forward(self, x if float(x.max()) < 2 else x / x.max())
+
+    monkeypatch.setattr(EDSR, 'forward', forward_by_values)
+    assert problems(sr_options(images), images) == []
+    wrong = 'network_g: EDSR makes images of 3x32x32 out of LQ images of 3x8x8 as datasets.train has'
+    assert problems(changed(sr_options(images), 'network_g.upscale', 4), images)[0].startswith(wrong)
+    large = changed(sr_options(images), 'datasets.train.gt_size', 48)
+    wrong = (
+        'network_g: EDSR makes images of 3x64x64 out of LQ images of 3x16x16 as datasets.train has, expected 3x32x32'
+    )
+    assert problems(changed(large, 'network_g.upscale', 4), images)[0].startswith(wrong)
+    monkeypatch.setattr(EDSR, '__init__', build_by_values)
+    assert problems(large, images)[0].startswith(wrong)
+    assert problems(sr_options(images), images) == []
+    monkeypatch.setattr(EDSR, 'forward', lambda self, x, level: x)
+    assert 'network_g: EDSR does not take images of 3x8x8 (TypeError: ' in problems(sr_options(images), images)[0]
+    monkeypatch.setattr(EDSR, 'forward', lambda self, x: compiled_for_a_gpu(x))  # noqa: F821
+    assert "(NameError: name 'compiled_for_a_gpu' is not defined)." in problems(sr_options(images), images)[0]
+    report = report_on(sr_options(images, num_gpu=1), images, launcher=None)
+    assert report.problems == []
+    assert 'network_g: EDSR was not tried on images: it does not run on the CPU' in str(report.warnings[0])
+
+
 def test_grey_images_for_a_colour_network(images, tmp_path):
     rng = np.random.default_rng(0)
     for part, side in (('hr', 32), ('lr', 16)):

@@ -6,6 +6,7 @@ import sys
 import types
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import yaml
@@ -223,18 +224,17 @@ def test_networks_within_networks(images, capfd):
 
 
 def test_players_and_networks_that_may_be_there(images):
+    """A model of another package says what it needs as ours do; here this file is that package."""
     from basicsr.utils.registry import MODEL_REGISTRY
 
     from basicsr_ext.models.base import TrainingModel
 
+    @MODEL_REGISTRY.register()
     class AskingLittleModel(TrainingModel):
         optional_network_names = ('d',)
         player_names = ()
         optional_player_names = ('g', 'd')
 
-    AskingLittleModel.__module__ = TrainingModel.__module__
-    if 'AskingLittleModel' not in MODEL_REGISTRY:
-        MODEL_REGISTRY.register(AskingLittleModel)
     options = sr_options(images, model_type='AskingLittleModel')
     del options['train']['optim_g'], options['train']['scheduler']
     assert problems(options, images) == []
@@ -246,9 +246,43 @@ def test_players_and_networks_that_may_be_there(images):
     options['train'].update(optim_g={'type': 'Adam'}, optim_x={'type': 'Adam', 'lr': 1})
     options['train']['scheduler_d']['milestone'] = [1]
     options['network_d']['num_fee'] = 1
-    assert sorted(text.partition(': ')[0] for text in problems(options, images)) == [
-        'network_d.num_fee', 'train.optim_g.lr', 'train.optim_x', 'train.scheduler', 'train.scheduler_d.milestone',
+    report = report_on(options, images)
+    assert sorted('.'.join(problem.path) for problem in report.problems) == [
+        'network_d.num_fee', 'train.optim_g.lr', 'train.scheduler', 'train.scheduler_d.milestone',
     ]  # fmt: skip
+    assert ['.'.join(warning.path) for warning in report.warnings] == ['train.optim_x']
+
+
+def test_models_of_other_packages_say_their_own_losses(images):
+    from basicsr.utils.registry import MODEL_REGISTRY
+    from pydantic import Field
+
+    from basicsr_ext.models.base import TrainingModel
+
+    @MODEL_REGISTRY.register()
+    class EdgeModel(TrainingModel):
+        loss_keys = ('edge_opt',)
+        train_blocks = {'edge_width': Annotated[int, Field(ge=1)]}
+
+    options = sr_options(images, model_type='EdgeModel')
+    options['train'].update(edge_opt=options['train'].pop('pixel_opt'), edge_width=0)
+    assert problems(options, images) == [
+        'train.edge_width: input should be greater than or equal to 1, found 0.',
+    ]
+    options['train']['edge_width'] = 1
+    report = report_on(options, images)
+    assert report.problems == [] and report.warnings == []
+    options['train']['edge_opt']['type'] = 'L1Los'
+    assert problems(options, images)[0].startswith('train.edge_opt.type: expected the name of a registered loss')
+    options['train']['pixel_opt'] = options['train'].pop('edge_opt')
+    assert 'EdgeModel needs a loss: expected edge_opt' in problems(options, images)[0]
+    # it may feed its networks with other than the data's images
+    options = sr_options(images, model_type='EdgeModel')
+    options['train'].update(edge_opt=options['train'].pop('pixel_opt'))
+    options['network_g']['num_in_ch'] = 4
+    report = report_on(options, images)
+    assert report.problems == []
+    assert 'EDSR does not take images of 3x8x8' in str(report.warnings[0])
 
 
 def test_packages_that_are_not_installed(images, monkeypatch):
