@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,9 @@ from basicsr_ext.functional.centroid import mix
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_options import ECOOptions
-from basicsr_ext.storage.weights import sha256
+from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.models.teacher import check_alike
+from basicsr_ext.storage.weights import digest_tensors, sha256
 
 
 @MODEL_REGISTRY.register()
@@ -40,13 +43,30 @@ class ECOModel(TrainingModel):
 
     def _build_teacher(self) -> torch.nn.Module:
         options = self.eco.teacher
-        self._refuse_own_weights(sha256(options.weights), options.weights)
-        return options.build(self.device)
+        record = {
+            'weights': options.weights,
+            'weights_sha256': sha256(options.weights),
+            'weights_tensors_sha256': digest_tensors(options.weights),
+        }
+        self._refuse_own_weights(record)
+        teacher = options.build(self.device)
+        side = math.lcm(16, *(needs_of(network).window for network in (self.opt['network_g'], options.network)))
+        check_alike(teacher, self.net_g, self.opt['scale'], side, 'train.eco.teacher')
+        return teacher
 
-    def _refuse_own_weights(self, teacher_sha256: str | None, name: str) -> None:
-        """The network that makes the centroids must be independent of the one in training: the authors saw it collapse."""
+    def _refuse_own_weights(self, record: Mapping[str, Any]) -> None:
+        """The network that makes the centroids must be independent of the one in training: the authors saw it collapse.
+
+        Args:
+            record: ``weights``, ``weights_sha256`` and ``weights_tensors_sha256`` of that network; stores that were made
+                before there was the last one lack it.
+        """
         path = self.opt['path'].get('pretrain_network_g')
-        if path is not None and teacher_sha256 is not None and sha256(path) == teacher_sha256:
+        if path is None:
+            return
+        tensors = set(record.get('weights_tensors_sha256', ()))
+        if sha256(path) == record.get('weights_sha256') or not tensors.isdisjoint(digest_tensors(path)):
+            name = record.get('weights', 'unknown')
             raise UserError(
                 f'path.pretrain_network_g: {path} holds the very weights that made the centroids ({name}). Start from '
                 'others, or from none: ECO needs a teacher that is independent of the network in training.'
@@ -78,8 +98,7 @@ class ECOModel(TrainingModel):
                 train_set.centroids_until(0)
             return
         self._needs_centroids(self.eco, type(train_set))
-        provenance = check_centroids(train_set, self.opt['scale'])
-        self._refuse_own_weights(provenance.get('weights_sha256'), provenance.get('weights', 'unknown'))
+        self._refuse_own_weights(check_centroids(train_set, self.opt['scale']))
         if self.eco.objective == 'eco':
             train_set.centroids_until(self.eco.schedule.last_mixed_iteration(self.total_iterations))
 

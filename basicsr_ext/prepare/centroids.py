@@ -24,7 +24,7 @@ from basicsr_ext.prepare.sharing import on_first_rank, own_device, shared_work
 from basicsr_ext.prepare.source import open_source, source_record
 from basicsr_ext.prepare.teacher import build_teacher, check_network_option, teacher_from_weights
 from basicsr_ext.storage import ImageStore
-from basicsr_ext.storage.weights import sha256
+from basicsr_ext.storage.weights import digest_tensors, sha256
 
 DTYPES = ('uint8', 'uint16', 'float32')
 
@@ -131,6 +131,7 @@ def make_centroids(
         'network': dict(network),
         'weights': Path(weights).name,
         'weights_sha256': sha256(weights),
+        'weights_tensors_sha256': digest_tensors(weights),
         'param_key': param_key,
         'source': Path(lq).absolute().name,
         'source_count': len(store),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,41 @@ def load_weights(network: nn.Module, path: str | os.PathLike, param_key: str | N
         UserError: The file cannot be read or does not fit.
     """
     fit_weights(network, read_weights(path, param_key), path)
+
+
+def digest_tensors(path: str | os.PathLike) -> list[str]:
+    """Returns a fingerprint of each state dict in a checkpoint, such as ``params`` and ``params_ema``.
+
+    It is that of the values alone: a copy that was saved anew, or under other names, has the same.
+
+    Args:
+        path: As for :func:`read_weights`.
+
+    Returns:
+        SHA-256, in hexadecimal, sorted.
+
+    Raises:
+        UserError: The file is missing or damaged, or holds no mapping.
+    """
+
+    def states(content: Mapping[Any, Any]) -> Iterator[list[torch.Tensor]]:
+        tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
+        if tensors:
+            yield tensors
+        for value in content.values():
+            if isinstance(value, Mapping):
+                yield from states(value)
+
+    return sorted({_digest(tensors) for tensors in states(read_content(path))})
+
+
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    digests = []
+    for tensor in tensors:
+        digest = hashlib.sha256(f'{tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        digests.append(digest.digest())
+    return hashlib.sha256(b''.join(sorted(digests))).hexdigest()
 
 
 def sha256(path: str | os.PathLike) -> str:

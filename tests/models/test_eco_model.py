@@ -289,6 +289,62 @@ def test_a_network_that_starts_from_its_teacher_is_refused(prepared):
         build(options, prepared)
 
 
+def test_a_copy_of_the_teacher_is_refused_too(prepared, tmp_path):
+    """Saved anew, with other names, among other entries: the tensors count, not the file."""
+    weights = torch.load(prepared / 'teacher.pth', weights_only=True)['params']
+    copies = {
+        'state.pth': weights,
+        'renamed.pth': {'state_dict': {f'module.{name}': tensor for name, tensor in weights.items()}},
+        'averaged.pth': {'params': {name: tensor + 1 for name, tensor in weights.items()}, 'params_ema': weights},
+    }
+    teacher = {'network': TINY_EDSR, 'weights': str(prepared / 'teacher.pth')}
+    for name, content in copies.items():
+        torch.save(content, tmp_path / name)
+        for eco in ({}, {'teacher': teacher}):
+            options = eco_options(prepared, **eco)
+            options['path'].update(pretrain_network_g=str(tmp_path / name), strict_load_g=False)
+            if name == 'renamed.pth':
+                torch.save({'params': content['state_dict']}, tmp_path / name)
+            with pytest.raises(basicsr_ext.UserError, match='holds the very weights that made the centroids'):
+                build(options, prepared).bind(train_set(prepared))
+    torch.save({'params': {name: tensor + 1 for name, tensor in weights.items()}}, tmp_path / 'other.pth')
+    options['path']['pretrain_network_g'] = str(tmp_path / 'other.pth')
+    build(options, prepared).bind(train_set(prepared))
+
+
+def test_an_old_record_is_compared_by_its_file(prepared, tmp_path):
+    """Centroids that were made before tensors were compared."""
+    paths = {
+        option: rewrite(
+            prepared / f'{name}.lmdb', tmp_path / f'{name}.lmdb', lambda meta: meta.pop('weights_tensors_sha256')
+        )
+        for option, name in (('dataroot_centroid', 'centroid'), ('dataroot_centroid_lq', 'centroid_lq'))
+    }
+    options = eco_options(prepared)
+    options['path']['pretrain_network_g'] = str(prepared / 'teacher.pth')
+    with pytest.raises(basicsr_ext.UserError, match='holds the very weights that made the centroids'):
+        build(options, prepared).bind(train_set(prepared, **paths))
+
+
+@pytest.mark.parametrize(
+    ('network', 'message'),
+    [
+        ({**TINY_EDSR, 'upscale': 4}, r'train\.eco\.teacher: expected a network that enlarges 2 times'),
+        (
+            {'type': 'VDSR', 'in_channels': 1, 'num_feat': 4, 'num_conv': 2, 'upscale': 2},
+            r'train\.eco\.teacher: expected a network for 3 channels',
+        ),
+    ],
+)
+def test_an_online_teacher_of_another_kind_is_refused(prepared, tmp_path, network, message):
+    from basicsr.archs import build_network
+
+    torch.save(build_network(dict(network)).state_dict(), tmp_path / 't.pth')
+    options = eco_options(prepared, teacher={'network': network, 'weights': str(tmp_path / 't.pth')})
+    with pytest.raises(basicsr_ext.UserError, match=message):
+        build(options, prepared)
+
+
 @pytest.mark.parametrize(
     ('eco', 'read'),
     [

@@ -18,6 +18,7 @@ from basicsr_ext.functional.self_ensemble import self_ensemble
 from basicsr_ext.prepare import assembling, centroids
 from basicsr_ext.prepare.centroids import make_centroids
 from basicsr_ext.storage import RawLmdbWriter, open_store
+from basicsr_ext.storage.weights import digest_tensors
 from basicsr_ext.trainer.checkpoints import network_content
 
 
@@ -139,6 +140,7 @@ def test_the_record(make, tmp_path, crops, weights, network_option):
         'network': network_option,
         'weights': 'teacher.pth',
         'weights_sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),
+        'weights_tensors_sha256': digest_tensors(weights),
         'param_key': 'params_ema',
         'scale': 2,
         'source': 'LR',
