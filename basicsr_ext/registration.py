@@ -6,7 +6,6 @@ import importlib
 import pkgutil
 
 from basicsr_ext import compat
-from basicsr_ext.errors import UserError
 
 _SUFFIXES = {'archs': '_arch', 'losses': '_loss', 'metrics': '_metric', 'data': '_dataset', 'models': '_model'}
 
@@ -18,12 +17,7 @@ def register() -> None:
         UserError: BasicSR is not installed.
     """
     compat.apply()
-    try:
-        importlib.import_module('basicsr')
-    except ModuleNotFoundError as error:
-        if error.name != 'basicsr':
-            raise
-        raise UserError('BasicSR 1.4.2 is not installed: pip install --no-build-isolation basicsr==1.4.2') from None
+    importlib.import_module('basicsr')
     for folder, suffix in _SUFFIXES.items():
         package = importlib.import_module(f'basicsr_ext.{folder}')
         for module in pkgutil.iter_modules(package.__path__):

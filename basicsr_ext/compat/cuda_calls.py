@@ -2,6 +2,9 @@
 
 Upstream: ``basicsr/models/realesrgan_model.py`` and ``realesrnet_model.py`` move their JPEG and sharpening modules and
 their queues with ``.cuda()``, whatever ``num_gpu`` says. Delete this file when they use ``self.device``.
+
+The real call cannot be tried first, as in the other mends: where there is a GPU it succeeds, and takes a tensor of a run on
+the CPU away to it.
 """
 
 from __future__ import annotations

@@ -6,24 +6,18 @@ where it is installed. Delete this file when BasicSR compares versions with ``pa
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from types import ModuleType
+from basicsr_ext.compat.former_names import offer
 
 
 def apply() -> None:
-    """Offers ``distutils.version.LooseVersion`` where no ``distutils`` can be found."""
-    if 'distutils.version' in sys.modules or importlib.util.find_spec('distutils') is not None:
-        return
+    """Offers ``distutils.version.LooseVersion`` where Python and setuptools have none."""
+    offer('distutils.version', {'LooseVersion': _loose_version}, gone='distutils')
+
+
+def _loose_version() -> type:
     from packaging.version import Version
 
     class LooseVersion(Version):
         """A version that compares as the former LooseVersion does for ordinary release numbers."""
 
-    package = ModuleType('distutils', 'The part of the former distutils that BasicSR uses.')
-    version = ModuleType('distutils.version', package.__doc__)
-    version.LooseVersion = LooseVersion
-    package.version = version
-    package.__path__ = []
-    sys.modules['distutils'] = package
-    sys.modules['distutils.version'] = version
+    return LooseVersion

@@ -6,24 +6,17 @@ the function from ``torchvision.transforms.functional``.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from types import ModuleType
+from collections.abc import Callable
 
-NAME = 'torchvision.transforms.functional_tensor'
+from basicsr_ext.compat.former_names import offer
 
 
 def apply() -> None:
     """Offers ``rgb_to_grayscale`` under its old module name where that module is gone."""
-    if NAME in sys.modules:
-        return
-    import torchvision.transforms
+    offer('torchvision.transforms.functional_tensor', {'rgb_to_grayscale': _rgb_to_grayscale})
 
-    if importlib.util.find_spec(NAME) is not None:
-        return
+
+def _rgb_to_grayscale() -> Callable:
     from torchvision.transforms.functional import rgb_to_grayscale
 
-    module = ModuleType(NAME, 'The part of this former torchvision module that BasicSR uses.')
-    module.rgb_to_grayscale = rgb_to_grayscale
-    sys.modules[NAME] = module
-    torchvision.transforms.functional_tensor = module
+    return rgb_to_grayscale

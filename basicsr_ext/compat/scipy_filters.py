@@ -1,27 +1,28 @@
 """``scipy.ndimage.filters``, which SciPy 2 removes (and SciPy 1 warns about).
 
-Upstream: ``basicsr/metrics/niqe.py`` line 5 and ``basicsr/data/data_util.py`` line 275. Delete this file when BasicSR imports
-from ``scipy.ndimage``.
+Upstream: ``basicsr/metrics/niqe.py`` line 5 and ``basicsr/data/data_util.py`` lines 275 and 280. Delete this file when BasicSR
+imports from ``scipy.ndimage``.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from types import ModuleType
+from collections.abc import Callable
 
-NAME = 'scipy.ndimage.filters'
+from basicsr_ext.compat.former_names import offer
 
 
 def apply() -> None:
-    """Offers SciPy's filters under their old module name where that module is gone."""
-    if NAME in sys.modules:
-        return
-    import scipy.ndimage
+    """Offers the two filters that BasicSR uses under their old module name where that module is gone."""
+    offer('scipy.ndimage.filters', {'convolve': _convolve, 'gaussian_filter': _gaussian_filter})
 
-    if importlib.util.find_spec(NAME) is not None:
-        return
-    module = ModuleType(NAME, 'The filters of scipy.ndimage under their former module name.')
-    module.__dict__.update({name: getattr(scipy.ndimage, name) for name in scipy.ndimage.__all__})
-    sys.modules[NAME] = module
-    scipy.ndimage.filters = module
+
+def _convolve() -> Callable:
+    from scipy.ndimage import convolve
+
+    return convolve
+
+
+def _gaussian_filter() -> Callable:
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter

@@ -7,44 +7,41 @@ have defined. Delete this file when CPU builds of torchvision can be had whereve
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-from pathlib import Path
+import importlib
+import re
+import sys
 
+_MISSING = re.compile(r'operator torchvision::(\w+) does not exist')
 _SCHEMA = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
-_library = None  # a torch.library.Library withdraws its definitions when it is collected
+_OPERATORS = ('nms', 'qnms')  # those without which torchvision cannot be imported
+
+_declared = {}  # name -> torch.library.Library; it withdraws its definitions when it is collected
 
 
 def apply() -> None:
-    """Loads torchvision's operators, or declares the two without which torchvision cannot be imported.
+    """Imports torchvision, and declares the operators that it misses while it is imported.
 
-    Declaring them where the compiled part does load would abort the process, so loading is always tried first. Archs that
-    call the operators (EDVR, IconVSR) stay unusable where they are only declared.
+    An operator that the compiled part would define too must not be declared: that aborts the process. So torchvision loads
+    what it can first, whatever its files are called. Archs that call the operators (EDVR, IconVSR) stay unusable where they
+    are only declared.
     """
-    global _library
-    if _library is not None:
-        return
+    while True:
+        try:
+            importlib.import_module('torchvision')
+            return
+        except RuntimeError as error:
+            missing = _MISSING.search(str(error))
+            if missing is None or missing[1] not in _OPERATORS or missing[1] in _declared:
+                raise
+            _declare(missing[1])
+
+
+def _declare(name: str) -> None:
+    """Declares an operator, and forgets what was imported of torchvision, so that all of it is imported anew."""
     import torch
 
-    if not _compiled_operators_load(torch):
-        library = torch.library.Library('torchvision', 'FRAGMENT')
-        for name in ('nms', 'qnms'):
-            if not hasattr(torch.ops.torchvision, name):
-                library.define(name + _SCHEMA)
-        _library = library
-
-
-def _compiled_operators_load(torch) -> bool:
-    spec = importlib.util.find_spec('torchvision')  # finds the package without importing it
-    if spec is None or not spec.submodule_search_locations:
-        return True  # not installed at all: importing it will say so
-    for folder in spec.submodule_search_locations:
-        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-            for path in (Path(folder) / f'_C{suffix}', Path(folder) / '_C.so', Path(folder) / '_C.pyd'):
-                if path.is_file():
-                    try:
-                        torch.ops.load_library(str(path))
-                    except OSError:
-                        return False
-                    return True
-    return False
+    library = torch.library.Library('torchvision', 'FRAGMENT')
+    library.define(name + _SCHEMA)
+    _declared[name] = library
+    for module in [module for module in sys.modules if module.partition('.')[0] == 'torchvision']:
+        del sys.modules[module]

@@ -1,7 +1,8 @@
-"""Each mend makes BasicSR importable where something is broken, and is harmless where nothing is."""
+"""Each mend makes BasicSR importable where something is broken, and does nothing where nothing is, or something else."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,56 @@ import pytest
 import basicsr_ext
 
 ROOT = Path(basicsr_ext.__file__).parents[1]
+GONE = """
+import sys
+class Gone:
+    def __init__(self, *names): self.names = names
+    def find_spec(self, name, path=None, target=None):
+        if name in self.names: raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+def gone(*names):
+    for name in list(sys.modules):
+        if name.startswith(names): del sys.modules[name]
+    sys.meta_path.insert(0, Gone(*names))
+"""
+# what torchvision does when it is imported: load its compiled part, whatever that is called, then describe its operators
+TORCHVISION = """
+import torch
+from torchvision import extension, shapes
+"""
+SHAPES = """
+import torch, torchvision.extension
+assert torchvision.extension
+for name in {names}:
+    torch.library.register_fake('torchvision::' + name)(lambda dets, scores, iou_threshold: dets)
+"""
+LOADS = """
+import torch
+library = torch.library.Library('torchvision', 'DEF')
+for name in ('nms', 'qnms'):
+    library.define(name + '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+"""
 
 
-def run(code: str) -> str:
-    result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+def run(code: str, path: Path | None = None) -> str:
+    """Runs code in a fresh Python, with a folder of stand-in packages that are found before the installed ones."""
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(str(part) for part in (path, ROOT) if part)}
+    command = [sys.executable, '-W', 'ignore::DeprecationWarning', '-c', GONE + code]
+    result = subprocess.run(command, cwd=ROOT.anchor, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
 
 
+def write_package(folder: Path, **modules: str) -> Path:
+    """Writes a package named torchvision; keywords are its modules' names and texts."""
+    for name, text in modules.items():
+        path = folder / 'torchvision' / f'{name}.py'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
 def test_importing_the_package_is_light():
-    run('import sys, basicsr_ext\nassert not {"torch", "basicsr", "numpy", "cv2"} & set(sys.modules)')
+    run('import basicsr_ext\nassert not {"torch", "basicsr", "numpy", "cv2"} & set(sys.modules)')
 
 
 def test_registering_twice_is_harmless_and_basicsr_imports():
@@ -41,19 +82,31 @@ def test_registering_does_not_shadow_names_of_basicsr():
     )
 
 
-def test_modules_that_are_gone_are_offered_under_their_old_names():
-    """As if torchvision, SciPy and Python had none of them."""
+def test_without_basicsr_the_error_says_what_installs_it():
+    """On Python 3.13 pip alone cannot install BasicSR, and SciPy, which comes with it, is missing too."""
     run(
-        'import sys, importlib.util as u\n'
-        'gone = ("torchvision.transforms.functional_tensor", "scipy.ndimage.filters", "distutils")\n'
-        'find = u.find_spec\n'
-        'u.find_spec = lambda name, package=None: None if name in gone else find(name, package)\n'
-        'for name in [m for m in sys.modules if m.startswith("distutils")]: del sys.modules[name]\n'
-        'from basicsr_ext import compat\ncompat.apply()\n'
-        'for name in gone: assert name in sys.modules, name\n'
+        'import importlib.util as u\nfind = u.find_spec\n'
+        'u.find_spec = lambda name, package=None: None if name == "basicsr" else find(name, package)\n'
+        'gone("basicsr", "scipy")\nimport basicsr_ext\n'
+        'try: basicsr_ext.register()\n'
+        'except basicsr_ext.UserError as error: assert "python -m basicsr_ext.install_basicsr" in str(error)\n'
+        'else: raise AssertionError'
+    )
+
+
+# ---- names that are gone -------------------------------------------------------------------------------------------------
+
+
+def test_modules_that_are_gone_are_offered_under_their_old_names():
+    """As if torchvision, SciPy, setuptools and Python had none of them."""
+    run(
+        'from basicsr_ext import compat\n'
+        'import scipy.ndimage; from basicsr_ext.compat import torchvision_operators as t; t.apply()\n'
+        'gone("distutils", "torchvision.transforms.functional_tensor", "scipy.ndimage.filters")\n'
+        'compat.apply(); compat.apply()\n'
         'from torchvision.transforms.functional_tensor import rgb_to_grayscale\n'
-        'from scipy.ndimage.filters import convolve, gaussian_filter\nfrom scipy.ndimage import convolve as own\n'
-        'assert convolve is own\n'
+        'from scipy.ndimage.filters import convolve\nfrom scipy.ndimage import convolve as own, filters\n'
+        'assert convolve is own and filters.gaussian_filter([0., 1., 0.], 1).shape == (3,)\n'
         'from distutils.version import LooseVersion\n'
         'assert LooseVersion("0.28.0+cpu") >= LooseVersion("0.13") > LooseVersion("0.9.1")\n'
         'import basicsr.archs.arch_util, basicsr.metrics.niqe, basicsr.data.degradations\n'
@@ -61,22 +114,111 @@ def test_modules_that_are_gone_are_offered_under_their_old_names():
     )
 
 
-def test_existing_modules_are_left_alone():
+MODULES = """
+from basicsr_ext.compat import distutils_version, functional_tensor, scipy_filters, torchvision_operators
+torchvision_operators.apply()
+MODULES = [
+    (distutils_version, 'distutils.version', 'LooseVersion'),
+    (functional_tensor, 'torchvision.transforms.functional_tensor', 'rgb_to_grayscale'),
+    (scipy_filters, 'scipy.ndimage.filters', 'convolve'),
+]
+"""
+
+
+def test_modules_that_are_there_are_left_alone_but_for_a_name_that_they_lost():
     run(
-        'import sys, types\nmine = types.ModuleType("torchvision.transforms.functional_tensor")\n'
-        'from basicsr_ext.compat import torchvision_operators, functional_tensor\ntorchvision_operators.apply()\n'
-        'sys.modules[mine.__name__] = mine\nfunctional_tensor.apply()\nassert sys.modules[mine.__name__] is mine'
+        MODULES + 'from types import ModuleType\nimport scipy.ndimage\n'
+        'sys.modules.setdefault("distutils", ModuleType("distutils"))\n'
+        'for mend, module, name in MODULES:\n'
+        '    mine = sys.modules[module] = ModuleType(module)\n'
+        '    mine.convolve = mine.gaussian_filter = "mine"\n    setattr(mine, name, "mine")\n'
+        '    before = dict(vars(mine)); mend.apply()\n'
+        '    assert sys.modules[module] is mine and vars(mine) == before\n'
+        '    delattr(mine, name); mend.apply()\n'
+        '    assert callable(getattr(mine, name)) and vars(mine).keys() == before.keys()\n'
     )
 
 
-@pytest.mark.parametrize('loads', [True, False])
-def test_operators_are_declared_only_where_they_cannot_be_loaded(loads):
+def test_another_failure_is_not_covered_up():
+    """The modules are there, and cannot be imported for want of something else."""
     run(
-        'import torch\nfrom basicsr_ext.compat import torchvision_operators as t\n'
-        f't._compiled_operators_load = lambda torch: {loads}\n'
-        't.apply()\nt.apply()\n'
-        f'assert (t._library is None) == {loads}\n'
-        f'assert hasattr(torch.ops.torchvision, "nms") != {loads}'
+        MODULES + 'import importlib, scipy.ndimage\nreal = importlib.import_module\n'
+        'def importing(name, package=None):\n'
+        '    if name in wanting: raise ModuleNotFoundError("No module named wanted", name="wanted")\n'
+        '    return real(name, package)\n'
+        'importlib.import_module = importing\n'
+        'wanting = [module for _, module, _ in MODULES]\n'
+        'for mend, module, _ in MODULES:\n'
+        '    try: mend.apply()\n'
+        '    except ModuleNotFoundError as error: assert error.name == "wanted"\n'
+        '    else: raise AssertionError(module)\n'
+    )
+
+
+def test_a_package_that_is_missing_is_not_made_up():
+    run(
+        'from basicsr_ext.compat import scipy_filters, torchvision_operators\n'
+        'gone("scipy", "torchvision")\n'
+        'for mend, package in ((scipy_filters, "scipy"), (torchvision_operators, "torchvision")):\n'
+        '    try: mend.apply()\n'
+        '    except ModuleNotFoundError as error: assert error.name == package\n'
+        '    else: raise AssertionError(package)\n'
+        '    assert package not in sys.modules\n'
+    )
+
+
+# ---- torchvision's operators ---------------------------------------------------------------------------------------------
+
+
+def test_the_installed_torchvision_is_imported_whole_whether_or_not_its_operators_load():
+    run(
+        'from basicsr_ext.compat import torchvision_operators as t\nt.apply(); t.apply()\n'
+        'import torch, torchvision, torchvision.ops\nassert hasattr(torch.ops.torchvision, "nms")\n'
+        'assert torchvision.extension._has_ops() != bool(t._declared), t._declared'
+    )
+
+
+def test_operators_that_load_are_not_declared_whatever_their_file_is_called(tmp_path):
+    """Declared twice, they abort the process."""
+    package = write_package(
+        tmp_path, __init__=TORCHVISION, extension=LOADS, shapes=SHAPES.format(names=('nms', 'qnms'))
+    )
+    run(
+        'from basicsr_ext.compat import torchvision_operators as t\nt.apply(); t.apply()\nassert not t._declared\n'
+        'import torch\nassert torch.ops.torchvision.nms and torch.ops.torchvision.qnms',
+        package,
+    )
+
+
+def test_operators_that_cannot_load_are_declared_as_far_as_the_import_needs_them(tmp_path):
+    package = write_package(tmp_path, __init__=TORCHVISION, extension='', shapes=SHAPES.format(names=('nms', 'qnms')))
+    run(
+        'from basicsr_ext.compat import torchvision_operators as t\nt.apply(); t.apply()\n'
+        'assert list(t._declared) == ["nms", "qnms"]\nimport torch, torchvision\n'
+        'assert torchvision.extension and torchvision.shapes and torch.ops.torchvision.nms',
+        package,
+    )
+
+
+@pytest.mark.parametrize(
+    ('extension', 'names', 'message'),
+    [
+        ('', ('other',), 'operator torchvision::other does not exist'),
+        ('raise RuntimeError("compiled for another CUDA")', (), 'compiled for another CUDA'),
+        (
+            'raise RuntimeError("operator torchvision::nms does not exist")',
+            (),
+            'operator torchvision::nms does not exist',
+        ),
+    ],
+)
+def test_another_failure_of_torchvision_is_not_covered_up(tmp_path, extension, names, message):
+    package = write_package(tmp_path, __init__=TORCHVISION, extension=extension, shapes=SHAPES.format(names=names))
+    run(
+        'from basicsr_ext.compat import torchvision_operators as t\n'
+        f'try: t.apply()\nexcept RuntimeError as error: assert {message!r} in str(error), error\n'
+        'else: raise AssertionError',
+        package,
     )
 
 
