@@ -17,6 +17,7 @@ from basicsr_ext.cli import main
 _CLIENT = """#!{python} -SE
 import json, os, socket, sys
 connection = socket.socket(socket.AF_UNIX)
+connection.settimeout(200)
 connection.connect({address!r})
 message = json.dumps([os.getcwd(), dict(os.environ), sys.argv[1:]]).encode()
 socket.send_fds(connection, [len(message).to_bytes(4, 'little')], [1, 2])
@@ -38,16 +39,22 @@ def command_server(folder: Path) -> Iterator[Path]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
+    listener.settimeout(1)
+    caller = os.getpid()
     server = os.fork()
     if server == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        while True:
-            connection, _ = listener.accept()
+        while os.getppid() == caller:  # which may be killed
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listener.close()
                 _answer(connection)
             connection.close()
+        os._exit(0)
     listener.close()
     try:
         yield program

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 import yaml
+from waiting import status_of_child
 
 TINY_EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 2}
 
@@ -208,11 +209,13 @@ def on_ranks(world_size: int, function: Callable, *arguments: Any) -> None:
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(240)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
+    try:
+        for process in processes:
+            process.join(240)
+        codes = [process.exitcode for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert codes == [0] * world_size, f'ranks ended with {codes}'
 
 
@@ -286,4 +289,4 @@ def forked(function: Callable, *arguments: Any) -> int:
         finally:
             sys.stdout.flush()
             os._exit(status if isinstance(status, int) else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status_of_child(child)

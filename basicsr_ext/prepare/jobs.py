@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +12,7 @@ from typing import Any, TypeVar
 
 from basicsr_ext.errors import CutShort, UserError
 from basicsr_ext.prepare.progress import progress
-from basicsr_ext.trainer.workers import start_worker
+from basicsr_ext.trainer.workers import start_worker, worker_context
 
 Job = TypeVar('Job')
 _MOST_BY_DEFAULT = 16
@@ -82,13 +79,8 @@ def _in_workers(function: Callable[[Job], Any], jobs: Sequence[Job], num_workers
     num_workers = min(num_workers, len(jobs))
     # Forking spares every worker the import of torch; each then keeps to one thread, so no pool of threads is missed.
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
-    pool = ProcessPoolExecutor(
-        # The function may hold the names of all images: every worker gets it once, and then bare jobs.
-        num_workers,
-        multiprocessing.get_context(method),
-        initializer=_start_worker,
-        initargs=(os.getpid(), function),
-    )
+    # The function may hold the names of all images: every worker gets it once, and then bare jobs.
+    pool = ProcessPoolExecutor(num_workers, worker_context(method), initializer=_start_worker, initargs=(function,))
     waiting, running = iter(jobs), set[Future]()
     try:
         while True:
@@ -108,7 +100,7 @@ def _in_workers(function: Callable[[Job], Any], jobs: Sequence[Job], num_workers
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent: int, function: Callable[[Any], Any]) -> None:
+def _start_worker(function: Callable[[Any], Any]) -> None:
     import cv2
 
     global _function
@@ -120,18 +112,8 @@ def _start_worker(parent: int, function: Callable[[Any], Any]) -> None:
 
         torch.set_num_threads(1)
     os.environ['OMP_NUM_THREADS'] = '1'  # where torch comes with the first job
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not what the parent does on it
-    start_worker(0)  # Ctrl-C and SIGTERM reach the parent too, which ends the workers
-    if not hasattr(signal, 'sigtimedwait'):
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    start_worker()  # Ctrl-C and SIGTERM reach the parent too, which ends the workers
 
 
 def _call(job: Any) -> Any:
     return _function(job)
-
-
-def _end_with(parent: int) -> None:
-    """A parent that was killed cannot end its workers; ``start_worker`` sees to that where the system lets it."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)

@@ -11,6 +11,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from basicsr_ext.errors import UserError
+
+BATCH_LIMIT = 30 * 60  # seconds that a batch of workers may take
+
 
 class Feeder:
     """Stands where BasicSR's prefetchers stand, and so sees the start and the end of every iteration.
@@ -72,13 +76,25 @@ class Feeder:
             self.bar.close()
             self.close()
             return None
-        batch = next(self._batches, None)
+        batch = self._read()
         if batch is not None:
             self.iteration += 1
         return batch
 
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return next(self._batches, None)
+        except RuntimeError as error:
+            if 'DataLoader timed out' not in str(error):
+                raise
+            raise UserError(
+                f'datasets.train: expected a batch within {BATCH_LIMIT // 60} minutes, found none: a worker hangs or is slow '
+                'beyond use. Look at the disk that the images lie on; or train with num_worker_per_gpu: 0.'
+            ) from error
+
     def close(self) -> None:
-        """Ends the thread that reads ahead, if there is one, and waits for it."""
+        """Ends the thread that reads ahead, or the loader's workers, if there are any, and waits for them."""
+        self._batches = iter(())  # workers end with their iterator
         if self._reading is not None:
             self._reading.close()
             self._reading = None
@@ -114,13 +130,19 @@ def read_ahead(batches: Iterator[Any], number: int) -> Generator[Any, None, None
                 return wanted.get(timeout=1) and not closed.is_set()
         return False
 
+    def next_read() -> tuple[Any, BaseException | None]:
+        while reader.is_alive():
+            with suppress(Empty):
+                return read.get(timeout=1)
+        return read.get(timeout=1)  # what it left when it ended
+
     reader = Thread(target=read_wanted, name='read_ahead')
     reader.start()
     try:
         for _ in range(number):
             wanted.put(True)
         while True:
-            batch, error = read.get()
+            batch, error = next_read()
             if error is not None:
                 raise error
             if batch is None:

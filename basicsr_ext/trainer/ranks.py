@@ -120,7 +120,9 @@ def cpu_group() -> distributed.ProcessGroup | None:
         return None
     if _cpu_group is None:
         _cpu_group = (
-            distributed.group.WORLD if distributed.get_backend() == 'gloo' else distributed.new_group(backend='gloo')
+            distributed.group.WORLD
+            if distributed.get_backend() == 'gloo'
+            else distributed.new_group(backend='gloo', timeout=_PATIENCE)
         )
     return _cpu_group
 

@@ -24,7 +24,7 @@ from basicsr_ext.trainer.checking.source import OptionSource
 from basicsr_ext.trainer.data_fingerprint import check_same_data, fingerprint
 from basicsr_ext.trainer.datasets import build_dataset
 from basicsr_ext.trainer.determinism import use_deterministic_algorithms
-from basicsr_ext.trainer.feeding import Feeder
+from basicsr_ext.trainer.feeding import BATCH_LIMIT, Feeder
 from basicsr_ext.trainer.keeper import Keeper
 from basicsr_ext.trainer.randomness import KeyedDataset
 from basicsr_ext.trainer.run_logger import RunLogger
@@ -32,7 +32,7 @@ from basicsr_ext.trainer.sampling import Position, TrainSampler
 from basicsr_ext.trainer.score_record import ScoreRecord, Scores
 from basicsr_ext.trainer.stock_losses import tell_losses_the_iteration
 from basicsr_ext.trainer.stopping import StopRequests
-from basicsr_ext.trainer.workers import start_worker
+from basicsr_ext.trainer.workers import start_worker, worker_context
 
 
 class Session:
@@ -225,7 +225,9 @@ class Session:
         loader = build_dataloader(
             keyed, dataset_opt, num_gpu=1, dist=opt['dist'], sampler=sampler, seed=opt['manual_seed']
         )
-        loader.worker_init_fn = start_worker
+        if workers > 0:
+            loader.multiprocessing_context, loader.worker_init_fn = worker_context(), start_worker
+            loader.timeout = BATCH_LIMIT
         loader.generator = torch.Generator()  # else each epoch would draw from torch's, which the model uses
         return loader, sampler
 
@@ -265,7 +267,7 @@ class Session:
         return self.feeder
 
     def close(self) -> None:
-        """Ends what works beside the run."""
+        """Ends what works beside the run: threads and processes."""
         if self.feeder is not None:
             self.feeder.close()
 

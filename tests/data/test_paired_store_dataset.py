@@ -11,6 +11,7 @@ import pytest
 import torch
 from memory_store import MemoryStore, coordinate_stores
 from torch.utils.data import DataLoader
+from waiting import LIMIT
 
 from basicsr_ext import UserError
 from basicsr_ext.data.crop_geometry import Geometry, augment
@@ -413,4 +414,4 @@ def test_checking_options_needs_no_torch():
         'import sys; import basicsr_ext.data.store_options, basicsr_ext.data.sample_id, basicsr_ext.data.pairing;'
         'sys.exit("torch" in sys.modules)'
     )
-    assert subprocess.run([sys.executable, '-c', check]).returncode == 0
+    assert subprocess.run([sys.executable, '-c', check], timeout=LIMIT).returncode == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from waiting import join_all
+
 import basicsr_ext
 
 basicsr_ext.register()
@@ -173,8 +175,7 @@ class Threads:
         threads = [threading.Thread(target=one, args=(rank,)) for rank in range(self.count)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        join_all(threads)
         return self.errors
 
 

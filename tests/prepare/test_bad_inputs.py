@@ -10,6 +10,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from waiting import status_of_child
 
 from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
@@ -159,7 +160,7 @@ def test_a_full_disk(commands, tmp_path, capfd, photos, command):
             os._exit(main(arguments))
         finally:
             os._exit(99)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert status_of_child(child) == 2
     message = capfd.readouterr().err
     assert 'writing failed' in message and message.count('basicsr prepare: error:') == 1 and 'Traceback' not in message
     assert list((tmp_path / 'out').iterdir()) == []

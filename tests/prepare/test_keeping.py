@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from waiting import status_of_child
 
 from basicsr_ext.cli import main
 from basicsr_ext.errors import CutShort, UserError
@@ -66,7 +67,7 @@ def message_in_child(task: partial, limit: int, message: Path) -> None:
             message.write_text(str(error))
         finally:
             os._exit(0)
-    os.waitpid(child, 0)
+    status_of_child(child)
 
 
 @pytest.mark.parametrize('name', STEPS)
@@ -113,7 +114,7 @@ def test_other_settings_are_refused_where_a_kill_left_the_output(tmp_path, noise
         Pieces.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
         task()
         os._exit(0)
-    os.waitpid(child, 0)
+    status_of_child(child)
     assert {path.name for path in (tmp_path / 'out').iterdir()} == {'out.lmdb', 'out.lmdb.parts'}
     with pytest.raises(UserError, match='scale was 2, is 4'):
         make_lr(noise, tmp_path / 'out/out.lmdb', 4, num_workers=1)

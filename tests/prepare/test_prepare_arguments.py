@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import LIMIT
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_help_imports_nothing_heavy(command):
         'heavy = {"torch", "basicsr", "spandrel", "numpy", "cv2", "lmdb", "tqdm", "yaml"} & set(sys.modules)\n'
         'assert not heavy, heavy\n'
     )
-    result = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=False, timeout=LIMIT)
     assert result.returncode == 0, result.stderr
     assert 'usage' in result.stdout
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from command_server import command_server
 from run_helpers import on_ranks
+from waiting import LIMIT, is_running, status_of_child, wait_until
 
 from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
@@ -51,7 +52,7 @@ def kill_at(task, owner: type, name: str, count: int, after: bool) -> bool:
             task()
         finally:
             os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    return status_of_child(child) == -signal.SIGKILL
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -187,11 +188,11 @@ def test_signals_to_all_processes_end_with_a_line_and_go_on(tmp_path, lq_folder,
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os._exit(status_of([*command, '--num_workers', str(workers)]))
-    while len(list((tmp_path / 'low.lmdb.parts').glob('*.piece'))) < 3:
-        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    wait_until(lambda: len(list((tmp_path / 'low.lmdb.parts').glob('*.piece'))) >= 3, 'three pieces')
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
     os.killpg(child, number)
     (tmp_path / 'go_on').touch()  # workers finish what they are at
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + number
+    assert status_of_child(child) == 128 + number
     *_, line = capfd.readouterr().err.splitlines()
     assert line == 'basicsr prepare lr: stopped; the same command goes on.'
     assert not (tmp_path / 'low.lmdb').exists()
@@ -336,20 +337,9 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     )
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     parent = subprocess.Popen([sys.executable, '-c', script, str(tmp_path)], env=environment)
-    while len(list(tmp_path.iterdir())) < 2:
-        assert parent.poll() is None
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2 or parent.poll() is not None, 'two workers')
     parent.kill()
-    parent.wait()
+    parent.wait(LIMIT)
     workers = [int(path.name) for path in tmp_path.iterdir()]
-    for _ in range(600):
-        if not any(_alive(worker) for worker in workers):
-            return
-        signal.sigtimedwait([], 0.1)
-    pytest.fail('the workers go on')
-
-
-def _alive(process: int) -> bool:
-    try:
-        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except OSError:
-        return False
+    assert len(workers) == 2
+    wait_until(lambda: not any(is_running(worker) for worker in workers), 'the end of the workers')

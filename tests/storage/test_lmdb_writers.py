@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from storage_samples import random_image, write_raw
+from waiting import LIMIT
 
 from basicsr_ext import UserError
 from basicsr_ext.storage import (
@@ -57,7 +58,7 @@ writers = pytest.mark.parametrize('make_writer', [raw_writer, BasicSRLmdbWriter]
 def run(script, *arguments):
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
     command = [sys.executable, '-c', script, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT)
 
 
 @writers

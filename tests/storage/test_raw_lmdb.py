@@ -13,6 +13,7 @@ import lmdb
 import numpy as np
 import pytest
 from storage_samples import random_image, write_raw
+from waiting import LIMIT
 
 from basicsr_ext import UserError
 from basicsr_ext.storage import RawLmdbStore
@@ -149,7 +150,7 @@ def test_only_the_rows_of_the_window_are_touched(tmp_path):
     def read(*window):
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
         command = [sys.executable, '-c', READS_HALF_A_FILE, str(path), str(half), *map(str, window)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT)
 
     above = read(0, 10, 500, 200)
     assert above.stdout.strip() == str(image[:500, 10:210].sum()), above.stderr

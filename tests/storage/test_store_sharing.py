@@ -5,14 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
 import threading
-import time
 
 import numpy as np
 import pytest
 from storage_samples import KINDS, random_image, write_raw
 from storage_workers import StoreDataset, send_all
+from waiting import LIMIT, join_all, status_of_child
 
 from basicsr_ext.storage import RawLmdbStore
 from basicsr_ext.storage.forking import ForkGate
@@ -22,7 +21,7 @@ forks = pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork on this syst
 
 
 def in_child(function):
-    """Runs a function in a forked child; returns its exit status: 0 if it returned true, negative if the child hung."""
+    """Runs a function in a forked child; returns its exit status: 0 if it returned true."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -30,14 +29,7 @@ def in_child(function):
             status = 0 if function() else 2
         finally:
             os._exit(status)
-    deadline = time.monotonic() + 30
-    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            ended = os.waitpid(pid, 0)
-            break
-        time.sleep(0.002)
-    return os.waitstatus_to_exitcode(ended[1])
+    return status_of_child(pid, seconds=30)
 
 
 def reads_right(store):
@@ -108,8 +100,7 @@ def test_forks_while_other_threads_read(kind, make_store):
             statuses.append(in_child(lambda: reads_right(store)))
     finally:
         stop.set()
-        for thread in threads:
-            thread.join()
+        join_all(threads)
     assert statuses == [0] * 15
     assert not wrong
 
@@ -121,8 +112,7 @@ def test_threads_read_side_by_side(kind, make_store):
     threads = [threading.Thread(target=lambda: right.append(reads_right(store))) for _ in range(8)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join_all(threads)
     assert right == [True] * 8
 
 
@@ -138,8 +128,9 @@ def test_processes_of_both_start_methods(kind, method, make_store):
     process = context.Process(target=send_all, args=(store, theirs))
     process.start()
     theirs.close()
+    assert ours.poll(LIMIT)
     found = ours.recv()
-    process.join()
+    process.join(LIMIT)
     assert process.exitcode == 0
     for image, expected in zip(found, IMAGES.values(), strict=True):
         np.testing.assert_array_equal(image, expected)
@@ -192,7 +183,7 @@ def test_the_gate_makes_a_fork_wait():
     def stay():
         with gate:
             inside.set()
-            leave.wait()
+            leave.wait(30)
             events.append('left')
 
     def fork():
@@ -203,13 +194,12 @@ def test_the_gate_makes_a_fork_wait():
 
     threads = [threading.Thread(target=stay), threading.Thread(target=fork)]
     threads[0].start()
-    inside.wait()
+    assert inside.wait(30)
     threads[1].start()
     assert not forked.wait(0.05)
     leave.set()
     assert forked.wait(30)
     with gate:
         events.append('entered')
-    for thread in threads:
-        thread.join()
+    join_all(threads)
     assert events == ['left', 'forked', 'entered']

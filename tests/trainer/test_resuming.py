@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from waiting import LIMIT, wait_until
+
 import basicsr_ext
 
 basicsr_ext.register()
@@ -145,10 +147,9 @@ def test_a_fresh_process_killed_and_resumed(images, uninterrupted, tmp_path):
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     states = tmp_path / 'experiments/run/training_states'
-    while process.poll() is None and not list(states.glob('*.state')):
-        pass
+    wait_until(lambda: process.poll() is not None or list(states.glob('*.state')), 'a checkpoint')
     process.kill()
-    process.wait()
+    process.wait(LIMIT)
     assert forked(run, tmp_path, path, '--auto_resume') == 0
     assert final_state(tmp_path) == uninterrupted('SRModel')
 
