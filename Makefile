@@ -9,12 +9,12 @@ PYTEST_ARGS ?=
 
 venv: $(READY)
 
-# torch first, since BasicSR's build needs it; BasicSR without build isolation, which would install torch once more.
-$(READY): pyproject.toml setup.py constraints.txt
+# torch first, since BasicSR's build needs it; no build isolation, which would install torch once more.
+$(READY): pyproject.toml setup.py constraints.txt basicsr_ext/install_basicsr.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip setuptools wheel
 	$(PIP) torch torchvision
-	$(PIP) --no-build-isolation basicsr==1.4.2
+	$(PY) -m basicsr_ext.install_basicsr -c constraints.txt
 	$(PIP) --no-build-isolation -e ".[dev]"
 	touch $@
 
