@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# DIV2K: the stores that options/train_*_EDSR_x2.yml and options/train_*_RCAN_x4.yml name.
+# DIV2K: training and validation images, and ECO's centroids of the training images.
 #
 # Where to get it: https://data.vision.ee.ethz.ch/cvl/DIV2K, "Train Data (HR images)" and "Validation Data (HR images)".
 # Licence: for academic research only, says that page; the copyright stays with the owners of the images. About 4.4 GB of PNGs
@@ -8,17 +8,16 @@
 #
 #   datasets_prep/div2k.sh images DIV2K_train_HR DIV2K_valid_HR     HR and MATLAB bicubic LR images (x2, x3, x4)
 #   datasets_prep/div2k.sh first_ten DIV2K_valid_HR                 of 0801-0810 alone, x4: what LFC-SR validates on
-#   basicsr train -opt options/train_vanilla_EDSR_x2.yml            the teachers: plain training
-#   basicsr train -opt options/train_vanilla_RCAN_x4.yml
-#   datasets_prep/div2k.sh centroids x2 [OPTIONS]                   centroids of the EDSR, with further options of
-#   datasets_prep/div2k.sh centroids x4 [OPTIONS]                   "basicsr prepare centroids", e.g. --precision bf16
-#   basicsr train -opt options/train_ECO_EDSR_x2.yml
+#   basicsr train -opt options/train_vanilla_RCAN_x4.yml            a teacher: plain training
+#   datasets_prep/div2k.sh centroids RCAN_x4 [OPTIONS]              its centroids, with further options of
+#                                                                   "basicsr prepare centroids", e.g. --precision bf16
 #   basicsr train -opt options/train_ECO_RCAN_x4.yml
 #
+# The name after "centroids" is that of any options/train_vanilla_<name>.yml, which ends with its scale.
 # Whatever is stopped: run it again. Making a store needs its size twice for a while.
 #
-# Environment: ROOT, where the stores go (default datasets/DIV2K, as in the option files); WEIGHTS and OPT, other teachers
-# than the vanilla twins; BASICSR, how to call the command (default basicsr).
+# Environment: ROOT, where the stores go (default datasets/DIV2K, as in the option files); WEIGHTS and OPT, another teacher
+# than the vanilla twin; BASICSR, how to call the command (default basicsr).
 source "$(dirname "$0")/common.sh"
 
 ROOT=${ROOT:-datasets/DIV2K}
@@ -36,16 +35,11 @@ first_ten() {
 }
 
 centroids() {
-  local arch scale twin
-  case $1 in
-    x2) arch=EDSR scale=2 ;;
-    x4) arch=RCAN scale=4 ;;
-    *) usage ;;
-  esac
+  local name=$1 twin=train_vanilla_$1
+  [[ $name =~ ^[A-Za-z0-9-]+_x[0-9]+$ ]] || usage
   shift
-  twin=train_vanilla_${arch}_x$scale
-  once "$ROOT/centroid_${arch}_x$scale.lmdb" centroids -i "$ROOT/train_LR_x$scale.lmdb" \
-    -o "$ROOT/centroid_${arch}_x$scale.lmdb" --output_lq "$ROOT/centroid_${arch}_x${scale}_LR.lmdb" \
+  once "$ROOT/centroid_$name.lmdb" centroids -i "$ROOT/train_LR_${name##*_}.lmdb" \
+    -o "$ROOT/centroid_$name.lmdb" --output_lq "$ROOT/centroid_${name}_LR.lmdb" \
     -opt "${OPT:-experiments/$twin/$twin.yml}" --weights "${WEIGHTS:-experiments/$twin/models/net_g_latest.pth}" "$@"
 }
 

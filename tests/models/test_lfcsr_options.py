@@ -101,7 +101,7 @@ def test_small_networks_train_and_are_tested(images, tmp_path, name):
     weights = tmp_path / f'experiments/{name}/models/net_g_latest.pth'
     assert weights.exists()
     others = [f'datasets:test_{number}=~' for number in (2, 3, 4, 5)]
-    others += ['datasets:test_1:filename_tmpl="{}"', f'path:pretrain_network_g={weights}']
+    others.append(f'path:pretrain_network_g={weights}')
     tested = [*on_images(images, 'test_1'), *others, *small[:6]]
     options = load_yaml(OPTIONS / 'test_LFCSR_HAN_x4.yml')
     del options['val']['metrics']['lpips']  # tests cannot fetch its weights
@@ -115,7 +115,7 @@ def test_lpips_is_reported_and_its_extra_is_named_where_it_is_missing(images, tm
     monkeypatch.chdir(tmp_path)
     others = [f'datasets:test_{number}=~' for number in (2, 3, 4, 5)]
     small = [f'network_g:stage_o:{value}' for value in TINY_HAN] + ['network_g:stage_p:num_block=1']
-    forced = [*on_images(images, 'test_1'), *others, *small, 'datasets:test_1:filename_tmpl="{}"']
+    forced = [*on_images(images, 'test_1'), *others, *small]
     forced.append('path:pretrain_network_g=~')
     source = read_source(OPTIONS / 'test_LFCSR_HAN_x4.yml', forced)
     assert source.values['val']['metrics']['lpips'] == {'type': 'LPIPS', 'net': 'alex', 'better': 'lower'}
