@@ -36,6 +36,18 @@ def writing_failed(path: object, error: Exception) -> CutShort:
     )
 
 
+def diverged(what: str) -> UserError:
+    """The error for a training whose numbers are no longer finite.
+
+    Args:
+        what: Where and when that was found, such as "in iteration 7 the loss l_pix is not finite".
+    """
+    return UserError(
+        f'The training diverged: {what}. It ends here; checkpoints saved before are unharmed. Start anew, from one of them '
+        '(path.pretrain_network_g) or from the beginning, with a lower learning rate, train.grad_clip or train.guard.'
+    )
+
+
 def first_of(texts: Sequence[str], count: int = 3) -> str:
     """Lists the first texts, and says how many more there are."""
     more = f' and {len(texts) - count} more' if len(texts) > count else ''
@@ -50,11 +62,17 @@ class Stopped(Exception):
         signal_number: What asked; 0 where another rank was asked.
     """
 
-    def __init__(self, iteration: int | None, signal_number: int):
-        super().__init__(
-            'the ranks were stopped; what they have saved is said above'
-            if iteration is None
-            else f'stopped and saved after iteration {iteration}; go on with --auto_resume'
-        )
+    def __init__(self, iteration: int | None, signal_number: int, saved: int | None = None):
+        """Says what was saved: that iteration, or an earlier one, 0 for none, where the last steps were skipped."""
+        if iteration is None:
+            message = 'the ranks were stopped; what they have saved is said above'
+        elif saved is None or saved == iteration:
+            message = f'stopped and saved after iteration {iteration}; go on with --auto_resume'
+        else:
+            newest = f'the newest checkpoint is that of iteration {saved}' if saved else 'there is no checkpoint'
+            message = (
+                f'stopped after iteration {iteration}, not saved, since its step was skipped (train.guard); {newest}'
+            )
+        super().__init__(message)
         self.iteration = iteration
         self.signal_number = signal_number

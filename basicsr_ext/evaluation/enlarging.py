@@ -13,7 +13,7 @@ from basicsr_ext.evaluation.network_file import TrainedNetwork, open_network
 from basicsr_ext.evaluation.pictures import BadImage, Picture
 from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.functional.inference import Inference, super_resolve
-from basicsr_ext.functional.precision import PRECISIONS
+from basicsr_ext.functional.precision import PRECISIONS, overflow_hint
 from basicsr_ext.functional.resize import upsample
 from basicsr_ext.functional.tiling import check_tile
 from basicsr_ext.prepare.pixels import from_unit, to_unit
@@ -61,8 +61,7 @@ class Enlarger(NamedTuple):
             raise UserError(f'The network gives {result.shape[0]} channels, expected 3: it makes no images in colour.')
         if not result.isfinite().all():
             raise BadImage(
-                f'{name}: the network gives values that are not finite. Change the precision (found '
-                f'{self.how.precision}; try fp32), or the weights.'
+                f'{name}: the network gives values that are not finite. {overflow_hint(self.how.precision)}.'
             )
         result = result.mean(0, keepdim=True) if pixels.shape[2] == 1 else result
         alpha = None if picture.alpha is None else upsample(picture.alpha, self.trained.scale * self.before)

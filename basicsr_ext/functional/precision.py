@@ -12,6 +12,17 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 _DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
+def overflow_hint(precision: str) -> str:
+    """What to change where a network's output is not finite.
+
+    Args:
+        precision: In which it ran.
+    """
+    if precision == 'fp32':
+        return 'Its weights do not suit these images, or have diverged in training: choose others'
+    return f'It ran in {precision}: choose the precision fp32, or other weights'
+
+
 def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
     """Context in which a network computes in the named precision.
 

@@ -14,7 +14,7 @@ from basicsr.models.sr_model import SRModel
 from pydantic import Field
 from torch import distributed, nn
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, diverged
 from basicsr_ext.functional.precision import autocast
 from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.models.guard import Guard, GuardOptions
@@ -24,6 +24,8 @@ from basicsr_ext.models.player import GradClip, Player
 from basicsr_ext.models.step_options import StepOptions
 
 Losses = Mapping[str, torch.Tensor]
+
+_NEVER = 2**62  # an iteration that no run reaches
 
 
 class TrainingModel(SRModel):
@@ -86,6 +88,8 @@ class TrainingModel(SRModel):
         self._logged: dict[str, torch.Tensor | float] = {}
         self._keys: list[str] = []
         self._skipped = 0
+        self._not_finite: dict[tuple[str, ...], torch.Tensor] = {}  # names of losses -> first iterations, on the device
+        self.last_step_refused = False  # by the guard, of any player
         self.step = StepOptions.parse({k: train_opt[k] for k in StepOptions.model_fields if k in train_opt}, 'train')
         self.step.apply_globally()
         clip, guard = train_opt.get('grad_clip'), train_opt.get('guard')
@@ -220,6 +224,7 @@ class TrainingModel(SRModel):
         """
         self.iteration = current_iter
         self._logged = {}
+        self.last_step_refused = False
         for criterion in self.criteria.values():
             if hasattr(criterion, 'set_iteration'):
                 criterion.set_iteration(current_iter)
@@ -317,8 +322,10 @@ class TrainingModel(SRModel):
         overflowed = self._update_scale(player)
         taken = accepted and not overflowed
         self._skipped += not taken
+        self.last_step_refused |= not accepted
         if taken:
             self._average(player)
+            self._note_finite(values)
         else:
             player.optimizer.zero_grad(set_to_none=True)
         return taken
@@ -351,6 +358,33 @@ class TrainingModel(SRModel):
         for target, source in zip(self.net_g_ema.buffers(), self.net_g.buffers(), strict=True):
             target.copy_(source)
 
+    # ---- losses that are not finite ------------------------------------------------------------------------------
+
+    def _note_finite(self, values: Losses) -> None:
+        """Keeps the first iteration in which a loss was not finite although the step was taken; nothing waits for a GPU."""
+        names = tuple(values)
+        finite = torch.stack([value.isfinite().all() for value in values.values()])
+        first = self._not_finite.get(names)
+        if first is None:
+            first = torch.full(finite.shape, _NEVER, device=self.device)
+        self._not_finite[names] = torch.where(finite, first, first.clamp(max=self.iteration))
+
+    def check_losses(self) -> None:
+        """Ends a run that diverged; asked when a line is printed and before saving, by all ranks.
+
+        Raises:
+            UserError: A step was taken with a loss that is not finite; names loss and iteration.
+        """
+        if not self._not_finite:
+            return
+        firsts = torch.cat(list(self._not_finite.values()))
+        if self.opt['dist']:
+            distributed.all_reduce(firsts, op=distributed.ReduceOp.MIN)
+        names = [name for group in self._not_finite for name in group]
+        iteration, name = min(zip(firsts.tolist(), names, strict=True))
+        if iteration < _NEVER:
+            raise diverged(f'in iteration {iteration} the loss {name} is not finite')
+
     # ---- logging -------------------------------------------------------------------------------------------------
 
     def log(self, name: str, value: torch.Tensor | float) -> None:
@@ -361,7 +395,11 @@ class TrainingModel(SRModel):
         """Returns losses and logged values of the last iteration, averaged over the ranks; all ranks must call it.
 
         Where steps can be skipped (a guard, fp16), ``skipped`` counts those skipped since the last call, of all players.
+
+        Raises:
+            UserError: As of :meth:`check_losses`.
         """
+        self.check_losses()
         if self.guard is not None or self.step.precision == 'fp16':
             self.log('skipped', self._skipped)
             self._skipped = 0
@@ -428,7 +466,12 @@ class TrainingModel(SRModel):
         return state
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Saves the networks and the training state; all ranks must call it."""
+        """Saves the networks and the training state; all ranks must call it.
+
+        Raises:
+            UserError: As of :meth:`check_losses`; nothing is written.
+        """
+        self.check_losses()
         for label, network in self.saved_networks.items():
             if label == 'net_g' and self.ema_decay > 0:
                 self.save_network([network, self.net_g_ema], label, current_iter, ['params', 'params_ema'])

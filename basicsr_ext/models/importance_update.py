@@ -66,6 +66,11 @@ def make_maps(
 def _made(maps: ImportanceMaps, number: int, image: int, of_image: MapOfImage) -> Marks:
     """Makes and writes the map of an image; returns its marks."""
     importance, measure = of_image(image)
+    if not importance.isfinite().all():
+        raise UserError(
+            f'Importance of round {number}: it is not finite for training image {image}, counted from 0, since a network '
+            'gives values there that are not.'
+        )
     return image, measure, *_written(maps, lambda: maps.write(number, image, importance))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -39,7 +40,8 @@ class LFCSRModel(StageValidation, AdversarialModel):
     ``train.optim_<player>``, and its schedule, which is counted from the beginning of its phase, as is a warm-up.
 
     Logged: every loss, ``residual`` (mean absolute difference of the constrained bands) and, under ADMM, ``dual`` (mean
-    absolute value of the dual variable).
+    absolute value of the dual variable) and ``dual_skipped`` (how many of its elements stayed as they were since the last
+    line, as the images were not finite there; a mean over the ranks).
 
     Options: those of :class:`~basicsr_ext.models.adversarial.AdversarialModel`, and ``train.lfcsr``
     (:class:`~basicsr_ext.models.lfcsr_options.LFCSROptions`).
@@ -55,6 +57,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
     def init_training_settings(self) -> None:
         self.lfcsr = LFCSROptions.parse(self.opt['train'].get('lfcsr'), 'train.lfcsr')
         self.dual: Tensor | float = 0.0  # s of Eq. 13, for the bands of this rank's batch
+        self._dual_skipped: Tensor | float = 0.0  # elements of s that stayed since the last printed line
         super().init_training_settings()
 
     @classmethod
@@ -260,24 +263,40 @@ class LFCSRModel(StageValidation, AdversarialModel):
     def _step_of_dual(self, images: Stages, taken: bool) -> None:
         """Moves s (Eq. 13), unless a step of one of the stages was skipped: by the guard, or since gradients overflowed.
 
-        Where the images themselves overflowed in half precision, s stays.
+        Elements where the images themselves overflowed in half precision stay, and are counted.
         """
         if taken:
             moved = dual_update(self._bands(images.perceptual), self._bands(images.objective), self.dual)
-            self.dual = torch.where(moved.isfinite(), moved, self.dual)
+            finite = moved.isfinite()
+            self.dual = torch.where(finite, moved, self.dual)
+            self._dual_skipped = self._dual_skipped + (~finite).sum()
         self.log('dual', self.dual.abs().mean() if isinstance(self.dual, Tensor) else 0.0)
+
+    def get_current_log(self) -> OrderedDict[str, float]:
+        """Returns what is logged; warns where elements of s were left as they are."""
+        if 'dual' in self._logged:
+            self.log('dual_skipped', self._dual_skipped)
+            self._dual_skipped = 0.0
+        log = super().get_current_log()
+        if log.get('dual_skipped', 0) > 0:
+            get_root_logger().warning(
+                f'{log["dual_skipped"]:.0f} elements of the dual variable (a mean over the ranks) were left as they are since '
+                'the last line: the images of the stages are not finite there. Lower the learning rate, or train in bf16.'
+            )
+        return log
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
     def extra_state(self) -> dict[str, Any]:
         state = super().extra_state()
         if isinstance(self.dual, Tensor):
-            state['dual'] = self.dual.cpu()
+            state.update(dual=self.dual.cpu(), dual_skipped=float(self._dual_skipped))
         return state
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         super().load_extra_state(state)
         self.dual = state['dual'].to(self.device) if 'dual' in state else 0.0
+        self._dual_skipped = state.get('dual_skipped', 0.0)
 
     def shared_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Returns the first rank's extra state without the dual variable, which belongs to a batch of its size."""

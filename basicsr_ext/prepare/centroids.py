@@ -14,7 +14,7 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional import inference
 from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.functional.digest import keys_digest
-from basicsr_ext.functional.precision import PRECISIONS
+from basicsr_ext.functional.precision import PRECISIONS, overflow_hint
 from basicsr_ext.functional.tiling import check_tile
 from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.prepare.centroid_pieces import CentroidPieces
@@ -198,8 +198,7 @@ def super_resolve(
         )
     if not np.isfinite(outputs).all():
         raise UserError(
-            f'The network gives values that are not finite for image "{name}": change the precision (found '
-            f'{settings.precision}; try fp32), or the weights.'
+            f'The network gives values that are not finite for image "{name}". {overflow_hint(settings.precision)}.'
         )
     return list(outputs)
 

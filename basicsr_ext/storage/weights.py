@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -105,7 +106,7 @@ def match_weights(
 
     Raises:
         UserError: Names or shapes do not fit; names the first of them. Without ``strict``: nothing fits. Nothing is there to
-            leave out.
+            leave out. A tensor that fits is not finite.
     """
     published_keys = getattr(network, 'published_keys', None)
     if published_keys is not None and not state.keys() <= network.state_dict().keys():
@@ -135,9 +136,19 @@ def match_weights(
             f'Weights {path} do not fit {type(network).__name__}: of {len(own)} tensors {found}. '
             "Check the network's options against those that the weights were trained with."
         )
+    if spoiled := not_finite(fitting):
+        raise UserError(
+            f'Weights {path}: expected finite numbers, found NaN or infinity in {len(spoiled)} of {len(fitting)} tensors '
+            f'({", ".join(spoiled[:3])}): the training that saved them diverged. Take weights that were saved before.'
+        )
     total = len(network.state_dict())
     share = 100 * len(fitting) / total if total else 100
     return fitting, f'{len(fitting)} of {total} tensors matched ({share:.0f}%)' + (f'; {found}' if found else '')
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; -infinity alone may be a mask of attention."""
+    return [name for name, value in tensors.items() if value.is_floating_point() and not bool((value < math.inf).all())]
 
 
 def fit_weights(

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from basicsr_ext import __version__
-from basicsr_ext.errors import UserError
-from basicsr_ext.storage.weights import NETWORK_KEY, sha256
+from basicsr_ext.errors import UserError, first_of
+from basicsr_ext.storage.weights import NETWORK_KEY, not_finite, sha256
 from basicsr_ext.trainer.randomness import generator_states, restore_generator_states
 from basicsr_ext.trainer.stock_losses import load_loss_states, loss_states
 
@@ -103,6 +103,14 @@ def plain(value: Any) -> Any:
     return value
 
 
+def tensors_of(value: Any, name: str) -> dict[str, torch.Tensor]:
+    """All tensors of more than one number in nested plain containers, by name."""
+    if isinstance(value, torch.Tensor):
+        return {name: value} if value.ndim else {}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return {path: tensor for key, item in items for path, tensor in tensors_of(item, f'{name}.{key}').items()}
+
+
 def rank_state(model: Any) -> dict[str, Any]:
     """Returns what one rank keeps for itself: generators, and the model's extra state."""
     state = {'generators': generator_states()}
@@ -154,7 +162,7 @@ def read_state(path: Path) -> dict[str, Any]:
         path: ``<experiment>/training_states/<iteration>.state``.
 
     Raises:
-        UserError: The state or one of its network files is missing or damaged.
+        UserError: The state or one of its network files is missing, damaged or not finite.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # what torch.save writes; torch.load does not look at its checksums
@@ -169,12 +177,19 @@ def read_state(path: Path) -> dict[str, Any]:
         raise UserError(
             f'path.resume_state: expected a training state that was saved in training, found {path} ({reason}).'
         ) from None
+    tensors = tensors_of(state.get('optimizers', []), 'optimizer')
     for name, digest in names.items():
         file = path.parents[1] / 'models' / name
         if not file.is_file():
             raise UserError(f'{path}: its network file {file} is missing, so iteration {iteration} cannot be resumed.')
         if sha256(file) != digest:
             raise UserError(f'{path}: its network file {file} is damaged, so iteration {iteration} cannot be resumed.')
+        tensors |= tensors_of(torch.load(file, map_location='cpu', weights_only=True), name)
+    if spoiled := not_finite(tensors):
+        raise UserError(
+            f'{path}: NaN or infinity is in {first_of(spoiled)}, since the training had diverged, so iteration {iteration} '
+            'cannot be resumed.'
+        )
     return state
 
 
@@ -207,15 +222,18 @@ def remove_partial_files(experiment: Path) -> None:
             path.unlink()
 
 
-def prune(experiment: Path, keep_last: int, keep: set[int]) -> None:
+def prune(experiment: Path, keep_last: int, keep: set[int], newest: int) -> None:
     """Removes old checkpoints: their states first, so that none is left that names missing files.
 
     Args:
         experiment: Folder of the experiment.
         keep_last: How many of the newest stay.
         keep: Iterations that stay besides.
+        newest: The iteration just written; later ones, which a run that goes on from an earlier one has passed over, count
+            for nothing, and stay until they are written anew.
     """
     states = {int(p.stem): p for p in (experiment / 'training_states').glob('*.state') if p.stem.isdecimal()}
+    states = {iteration: path for iteration, path in states.items() if iteration <= newest}
     for iteration in sorted(states)[:-keep_last]:
         if iteration not in keep:
             states[iteration].unlink()

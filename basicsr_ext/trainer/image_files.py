@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from basicsr.metrics import calculate_metric as basicsr_calculate_metric
 from basicsr.utils import FileClient
 from basicsr.utils import imfrombytes as basicsr_imfrombytes
+from basicsr.utils import tensor2img as basicsr_tensor2img
 
 from basicsr_ext.errors import UserError, writing_failed
 
@@ -56,6 +60,34 @@ def imfrombytes(content: Any, flag: str = 'color', float32: bool = False) -> np.
     return image
 
 
+class NotFinite(np.ndarray):
+    """A picture made of values that are not finite: it shows nothing, has no score, and is not written."""
+
+
+def tensor2img(tensor: Any, *arguments: Any, **named: Any) -> Any:
+    """BasicSR's conversion to 8 bits, which makes black of NaN; marks such a picture as :class:`NotFinite`.
+
+    Args:
+        tensor: (C, H, W), or a list of one.
+        *arguments: As BasicSR takes them.
+        **named: As BasicSR takes them.
+    """
+    parts = [tensor] if isinstance(tensor, torch.Tensor) else tensor
+    finite = all(bool(part.isfinite().all()) for part in parts)
+    image = basicsr_tensor2img(tensor, *arguments, **named)
+    return image if finite or isinstance(image, list) else image.view(NotFinite)
+
+
+def calculate_metric(data: dict[str, Any], opt: dict[str, Any]) -> Any:
+    """BasicSR's metric of an image, and NaN for one that is :class:`NotFinite`.
+
+    Args:
+        data: ``img`` and, where there is one, ``img2``.
+        opt: The metric's block of ``val.metrics``.
+    """
+    return math.nan if isinstance(data['img'], NotFinite) else basicsr_calculate_metric(data, opt)
+
+
 def imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: bool = True) -> None:
     """Writes an image as BasicSR does, and says why where that fails.
 
@@ -63,12 +95,14 @@ def imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: boo
         img: BGR or grey.
         file_path: Its extension chooses the format.
         params: For OpenCV's encoder.
-        auto_mkdir: Whether to make the folder.
+        auto_mkdir: Whether to make the folder. A picture that is :class:`NotFinite` is left out.
 
     Raises:
         CutShort: Writing fails; names the file.
         OSError: The disk is full; names the file.
     """
+    if isinstance(img, NotFinite):
+        return
     try:
         if auto_mkdir:
             os.makedirs(os.path.dirname(os.path.abspath(file_path)), exist_ok=True)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from basicsr.utils import get_root_logger
 
-from basicsr_ext.errors import Stopped
+from basicsr_ext.errors import Stopped, UserError, diverged, first_of
 from basicsr_ext.models.together import Ranks
+from basicsr_ext.storage.weights import not_finite
 from basicsr_ext.trainer import checkpoints
 from basicsr_ext.trainer.metrics_log import MetricsLog
 from basicsr_ext.trainer.ranks import from_first_rank, on_all_ranks
@@ -58,7 +59,10 @@ class Keeper:
         self.save_is_due = False
         self.experiment = Path(opt['path']['experiments_root'])
         self.metrics: MetricsLog | None = None
-        self._files: dict[str, str] = {}
+        self._networks: dict[
+            str, dict[str, Any]
+        ] = {}  # name of a file -> its content, until all of a checkpoint is known
+        self._state: dict[str, Any] | None = None
         self._save, self._validate, self._resume = model.save, model.validation, model.resume_training
         model.save = self._note_save
         model.save_network = self._save_network
@@ -98,7 +102,7 @@ class Keeper:
         if stop or self.save_is_due:
             self.write_checkpoint()
         if stop:
-            raise Stopped(iteration, self.stop_requests.signal_number)
+            raise Stopped(iteration, self.stop_requests.signal_number, self.saved_iteration)
 
     def keep_iterations_done(self) -> None:
         """Writes a checkpoint of the iterations that are over, even of none, unless there is one; all ranks must call it.
@@ -115,12 +119,25 @@ class Keeper:
             Stopped: Any rank was asked.
         """
         if any(on_all_ranks(self.stop_requests.signal_number)):
-            raise Stopped(self.iteration, self.stop_requests.signal_number)
+            raise Stopped(self.iteration, self.stop_requests.signal_number, self.saved_iteration)
 
     def end_run(self) -> None:
-        """Writes the last checkpoint, unless it is written, and names its networks ``latest``."""
+        """Writes the last checkpoint, unless it is written, and names its networks ``latest``.
+
+        Raises:
+            UserError: The guard refused the last step.
+        """
         if self.iteration > self.saved_iteration:
             self.write_checkpoint()
+        if self.iteration > self.saved_iteration:
+            saved = (
+                f'the newest is that of iteration {self.saved_iteration}' if self.saved_iteration else 'there is none'
+            )
+            raise UserError(
+                f'train.guard: the last step, of iteration {self.iteration}, was skipped, since the loss had exploded, and '
+                f'then no checkpoint is written; {saved}. Go on (--auto_resume) with another train.total_iter, or start '
+                'anew with a lower learning rate.'
+            )
         if self.is_first_rank:
             for file in (self.experiment / 'models').glob(f'*_{self.iteration}.pth'):
                 checkpoints.name_also(file, file.with_name(file.name.replace(f'_{self.iteration}.pth', '_latest.pth')))
@@ -172,38 +189,76 @@ class Keeper:
     # ---- what ----------------------------------------------------------------------------------------------------
 
     def write_checkpoint(self) -> None:
-        """Writes networks, then the state that commits them; all ranks must call it."""
-        self._files = {}
+        """Writes networks, then the state that commits them; all ranks must call it.
+
+        While the guard refuses steps nothing is written: the weights may have exploded in the step before. The checkpoint
+        stays due.
+
+        Raises:
+            UserError: A network or what an optimizer keeps is not finite; nothing is written.
+        """
+        if getattr(self.model, 'last_step_refused', False):
+            self.save_is_due = True
+            return
+        self._networks, self._state = {}, None
         self._save(self.sampler.position_after(self.iteration).epoch, self.iteration)
+        self._check_finite()
+        self._write_files()
         self.save_is_due = False
         self.saved_iteration = self.iteration
         logger_opt = self.opt['logger']
         if self.is_first_rank and logger_opt.get('keep_last'):
-            checkpoints.prune(self.experiment, logger_opt['keep_last'], self._best_iterations())
+            checkpoints.prune(self.experiment, logger_opt['keep_last'], self._best_iterations(), self.iteration)
+
+    def _check_finite(self) -> None:
+        """Refuses to write what is not finite, on all ranks."""
+        spoiled = []
+        if self.is_first_rank:
+            tensors = {
+                f'{name}, {key}.{tensor}': value
+                for name, content in self._networks.items()
+                for key, weights in content.items()
+                for tensor, value in weights.items()
+                if isinstance(value, torch.Tensor)
+            }
+            optimizers = (self._state or {}).get('optimizers', [])
+            spoiled = not_finite({**tensors, **checkpoints.tensors_of(optimizers, 'optimizer')})
+        if spoiled := from_first_rank(spoiled):
+            raise diverged(f'after iteration {self.iteration}, NaN or infinity is in {first_of(spoiled)}')
+
+    def _write_files(self) -> None:
+        if not self.is_first_rank:
+            return
+        digests = {}
+        for name, content in self._networks.items():
+            path = Path(self.opt['path']['models'], name)
+            checkpoints.write_atomically(content, path)
+            digests[name] = checkpoints.sha256(path)
+        if self._state is not None:
+            path = Path(self.opt['path']['training_states'], f'{self.iteration}.state')
+            checkpoints.write_atomically(checkpoints.plain({**self._state, 'networks': digests}), path)
+        self._networks, self._state = {}, None
 
     def _save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = 'params') -> None:
         if not self.is_first_rank:
             return
         nets = [self.model.get_bare_model(n) for n in (net if isinstance(net, list) else [net])]
         keys = param_key if isinstance(param_key, list) else [param_key]
-        name = f'{net_label}_{current_iter}.pth'
-        path = Path(self.opt['path']['models'], name)
-        content = checkpoints.network_content(nets, keys, net_label, self.options)
-        checkpoints.write_atomically(content, path)
-        self._files[name] = checkpoints.sha256(path)
+        self._networks[f'{net_label}_{current_iter}.pth'] = checkpoints.network_content(
+            nets, keys, net_label, self.options
+        )
 
     def _save_training_state(self, epoch: int, current_iter: int) -> None:
         ranks = on_all_ranks(checkpoints.rank_state(self.model))
         if not self.is_first_rank:
             return
         position = self.sampler.position_after(current_iter)
-        state = {
+        self._state = {
             'format': checkpoints.FORMAT,
             'iter': current_iter,
             'epoch': position.epoch,
             'position': (position.epoch, position.sample),
             'world_size': self.opt['world_size'],
-            'networks': self._files,
             'optimizers': [optimizer.state_dict() for optimizer in self.model.optimizers],
             'schedulers': [scheduler.state_dict() for scheduler in self.model.schedulers],
             'ranks': ranks,
@@ -214,8 +269,6 @@ class Keeper:
             'data': self.data,
             'versions': checkpoints.versions(),
         }
-        path = Path(self.opt['path']['training_states'], f'{current_iter}.state')
-        checkpoints.write_atomically(checkpoints.plain(state), path)
 
     def _best_iterations(self) -> set[int]:
         metric = self.opt['logger'].get('keep_best')

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, first_of
 from basicsr_ext.registration import register
 from basicsr_ext.trainer import out_of_memory
 from basicsr_ext.trainer.checking import check_options
@@ -175,6 +176,8 @@ def _run_checked(
             if session.keeper is not None:
                 session.keeper.end_run()
             session.gathered_scores = session.scores.gathered()
+        if not is_train:
+            _refuse_nan(session.gathered_scores)
     except OSError as error:
         if error.errno in _REFUSED:
             raise UserError(
@@ -197,6 +200,21 @@ def _run_checked(
             leave_ranks()
         _forget_logger()
     return session
+
+
+def _refuse_nan(sets: dict[str, dict[str, dict[str, float]]]) -> None:
+    spoiled = [
+        f'{metric} of "{image}" in {name}'
+        for name, images in sets.items()
+        for image, scores in images.items()
+        for metric, value in scores.items()
+        if math.isnan(value)
+    ]
+    if spoiled:
+        raise UserError(
+            f'Scores are not numbers: {first_of(spoiled)}. Either the network gives values that are not finite: choose other '
+            'weights, or val.precision: fp32; or val.metrics leave no pixels to measure: lower crop_border.'
+        )
 
 
 def _forget_logger() -> None:

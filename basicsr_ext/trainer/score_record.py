@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from basicsr.metrics import calculate_metric as basicsr_calculate_metric
 
 from basicsr_ext.functional.luminance import luminance
 from basicsr_ext.storage.folder import EXTENSIONS
+from basicsr_ext.trainer import image_files
 from basicsr_ext.trainer.ranks import on_all_ranks
 
 Scores = dict[str, dict[str, float]]
@@ -73,12 +73,13 @@ class ScoreRecord:
             opt: The metric's block of ``val.metrics``.
         """
         made, gt = (getattr(self.model, f'{name}_luminance', None) for name in ('output', 'gt'))
-        if made is not None and opt.get('test_y_channel') and 'img2' in data:
+        shown = not isinstance(data['img'], image_files.NotFinite)
+        if shown and made is not None and opt.get('test_y_channel') and 'img2' in data:
             if gt is not None:
                 data = {'img': _as_array(made), 'img2': _as_array(gt)}
             elif data['img2'].shape[-1] == 3:
                 data = {'img': _as_array(made), 'img2': luminance(data['img2'][..., ::-1])[..., None]}
-        value = basicsr_calculate_metric(data, opt)
+        value = image_files.calculate_metric(data, opt)
         if self._noted:
             metrics = self.model.opt['val']['metrics']
             name = next((name for name, block in metrics.items() if block is opt), str(opt.get('type')))

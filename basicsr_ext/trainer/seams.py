@@ -102,6 +102,16 @@ def all_seams(session: Any) -> list[Seam]:
             for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
                            'basicsr.models.video_recurrent_model', 'basicsr_ext.models.stage_validation')
         ),
+        *(
+            Seam(f'{module}:tensor2img', image_files.tensor2img, 'utils/img_util.py:38', 'makes a black picture of NaN')
+            for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
+                           'basicsr.models.video_recurrent_model', 'basicsr_ext.models.stage_validation')
+        ),
+        *(
+            Seam(f'basicsr.models.{module}:calculate_metric', image_files.calculate_metric, 'metrics/__init__.py:10',
+                 'scores the black picture of NaN')
+            for module in ('video_base_model', 'video_recurrent_model')
+        ),
     ]  # fmt: skip
 
 

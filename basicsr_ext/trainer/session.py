@@ -256,7 +256,7 @@ class Session:
 
     def make_message_logger(self, opt: dict[str, Any], start_iter: int, tb_logger: Any) -> RunLogger:
         """Gives BasicSR's loop the logger that also writes ``metrics.jsonl``."""
-        return RunLogger(opt, start_iter, tb_logger, self.keeper.start_metrics())
+        return RunLogger(opt, start_iter, tb_logger, self.keeper.start_metrics(), self.keeper.model)
 
     def make_feeder(self, loader: Any, opt: dict[str, Any] | None = None) -> Feeder:
         """Gives BasicSR's loop its batches; ``opt`` is what BasicSR hands to its CUDA prefetcher."""

@@ -79,6 +79,7 @@ def test_plans_of_forwards_give_the_same_updates_to_the_bit(images, tmp_path, or
     assert logs['full'][0].keys() == {
         'l_o_pix', 'l_o_constraint', 'l_p_pix', 'l_p_context', 'l_p_down', 'l_percep', 'l_p_gan', 'l_p_constraint',
         'l_d_real', 'l_d_fake', 'out_d_real', 'out_d_fake', 'residual', 'dual',
+        'dual_skipped',
     }  # fmt: skip
 
 
@@ -174,7 +175,7 @@ def test_a_gaussian_may_tell_low_frequencies(images, tmp_path):
     )
 
 
-def test_the_dual_variable_waits_where_a_step_was_refused(images, tmp_path):
+def test_the_dual_variable_waits_where_a_step_was_refused(images, tmp_path, caplog):
     options = lfcsr_options(images, admm_start_iter=0)
     options['train']['guard'] = {'initial': 1e6, 'max_skips': 100}
     model = play(built(options, tmp_path), batches(1))
@@ -186,8 +187,17 @@ def test_the_dual_variable_waits_where_a_step_was_refused(images, tmp_path):
     model.guard = None
     with torch.no_grad():
         broken['lq'][0, 0, 0, 0] = torch.inf
-        model._step_of_dual(model.net_g(broken['lq'], return_stages=True), True)
+        after = model.net_g(broken['lq'], return_stages=True)
+        model._step_of_dual(after, True)
     assert model.dual.isfinite().all() and not torch.equal(model.dual, before)
+    kept = (~(haar_low(after.perceptual) - haar_low(after.objective)).isfinite()).sum().item()
+    resumed = built(options, tmp_path)
+    resumed.load_extra_state(model.extra_state())
+    assert resumed._dual_skipped == kept
+    assert model.get_current_log()['dual_skipped'] == kept > 0
+    assert f'{kept} elements of the dual variable' in caplog.text
+    model.log('dual', 0.0)
+    assert model.get_current_log()['dual_skipped'] == 0
 
 
 @pytest.mark.parametrize('player', ['o', 'p'])

@@ -283,7 +283,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(images, tmp_pat
 def falling_scores(monkeypatch):
     """Each validation of five images is worse than the one before: the best is that of iteration 3."""
     calls = iter(range(1000))
-    monkeypatch.setattr('basicsr_ext.trainer.score_record.basicsr_calculate_metric', lambda *_: 30.0 - next(calls) // 5)
+    monkeypatch.setattr('basicsr_ext.trainer.image_files.basicsr_calculate_metric', lambda *_: 30.0 - next(calls) // 5)
 
 
 def test_keep_last_and_keep_best(images, tmp_path, monkeypatch, falling_scores):
