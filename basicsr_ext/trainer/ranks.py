@@ -18,7 +18,7 @@ _PATIENCE = timedelta(days=1)
 _LAUNCH = 'torchrun --nproc_per_node {} -m basicsr_ext train -opt FILE --launcher pytorch'
 
 
-def resolve_num_gpu(value: Any, launcher: str) -> int:
+def resolve_num_gpu(value: Any, launcher: str | None) -> int:
     """Returns how many GPUs this run uses, from the option ``num_gpu``.
 
     ``auto`` means every GPU under a launcher, one GPU without, and the CPU on a machine that has none.

@@ -72,6 +72,8 @@ class Session:
         self.launcher = launcher
         self.auto_resume = auto_resume
         self.opt = option_files.complete_options(deepcopy(self.options), root, is_train, debug)
+        if not is_train:
+            self.opt['val'].setdefault('suffix', None)  # BasicSR looks it up where it saves images
         self.opt['num_gpu'] = ranks.resolve_num_gpu(self.opt['num_gpu'], launcher)
         self.resume_state: dict[str, Any] | None = None
         self.train_set: Any = None
@@ -90,7 +92,8 @@ class Session:
         return self.opt['num_gpu'] == 0
 
     def write_results_to(self, subfolder: str) -> None:
-        """Moves what a test writes into a folder within ``results/<name>``."""
+        """Moves what a test writes into a folder within ``results/<name>``; images get its name, unless they have a suffix."""
+        self.opt['val']['suffix'] = self.opt['val']['suffix'] or subfolder
         folder = Path(self.opt['path']['results_root'], subfolder)
         self.opt['path'].update(results_root=str(folder), log=str(folder), visualization=str(folder / 'visualization'))
 

@@ -105,13 +105,15 @@ def test_several_checkpoints(root):
     labels = [f'{root.parent.name}_a', 'b', 'other_a']
     assert list(results(folder)) == [(name, label) for label in labels for name in ('First', 'Second')]
     for label in labels:
-        assert len(list((folder / label / 'visualization').rglob('*.png'))) == 10
+        pictures = list((folder / label / 'visualization').rglob('*.png'))
+        assert len(pictures) == 10 and all(picture.stem.endswith(f'_{label}') for picture in pictures)
         assert {key[1] for key in results(folder / label)} == {label}
     scores = [results(folder)['First', label]['coffee']['psnr'] for label in labels]
     assert len(set(scores)) == 3
-    run_test(root, scored_options(root), '--weights', 'b.pth')  # joins the others, and archives its former self
+    run_test(root, scored_options(root, save_img=True, suffix='own'), '--weights', 'b.pth')  # joins the others
+    assert (folder / 'b/visualization/First/coffee_own.png').is_file()
     assert results(folder / 'b')['First', 'b']['coffee']['psnr'] == pytest.approx(scores[1])
-    assert (folder / 'other_a').is_dir() and len(list(folder.glob('b_archived_*'))) == 1
+    assert (folder / 'other_a').is_dir() and len(list(folder.glob('b_archived_*'))) == 1  # its former self
 
 
 @pytest.mark.parametrize('keys', [('x/coffee', 'y/coffee'), ('v1.2', 'v1.3')])

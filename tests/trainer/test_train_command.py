@@ -128,7 +128,7 @@ def test_the_test_command_scores_saved_weights(root):
     options = sr_options(root, name='scored')
     options['datasets'] = {'test_1': options['datasets']['val']}
     options['path'] = {'pretrain_network_g': 'experiments/run/models/net_g_latest.pth', 'strict_load_g': True}
-    options['val'] = {'save_img': True, 'suffix': None, 'metrics': options['val']['metrics']}
+    options['val'] = {'save_img': True, 'metrics': options['val']['metrics']}
     for key in ('train', 'logger'):
         options.pop(key)
     assert main(['test', '--opt', str(write_options(root / 't.yml', options))]) == 0
@@ -138,7 +138,7 @@ def test_the_test_command_scores_saved_weights(root):
 
 def test_one_option_file_serves_training_and_test(root):
     options = sr_options(root, name='both')
-    options['val']['suffix'] = None
+    options['val']['save_img'] = True
     path = str(write_options(root / 'both.yml', options))
     assert main(['train', '-opt', path]) == 0
     weights = root / 'experiments/both/models/net_g_latest.pth'

@@ -69,8 +69,7 @@ def check_options(
 
     opened = {name: open_contents(report, name, dataset, thorough) for name, dataset in datasets.items()}
     contents = {name: found for name, found in opened.items() if found is not None}
-    if launcher is not None:
-        impossible.check_devices(report, launcher)
+    impossible.check_devices(report, launcher)
     impossible.check_loaders(report)
     impossible.check_validation(report, datasets, metrics)
     check_saved_images(report, contents)

@@ -28,8 +28,8 @@ def world_size(launcher: str) -> int:
     return max(1, int(value)) if value.isdigit() else 1
 
 
-def check_devices(report: Report, launcher: str) -> None:
-    """Checks that the GPUs that are asked for are there."""
+def check_devices(report: Report, launcher: str | None) -> None:
+    """Checks that the GPUs that are asked for are there; warns only where the run will be started elsewhere (``None``)."""
     from basicsr_ext.trainer.ranks import resolve_num_gpu
 
     num_gpu = report.get('num_gpu')
@@ -37,7 +37,8 @@ def check_devices(report: Report, launcher: str) -> None:
         try:
             resolve_num_gpu(num_gpu, launcher)
         except UserError as error:
-            report.error(('num_gpu',), str(error).removeprefix('num_gpu: '))
+            note = report.warn if launcher is None else report.error
+            note(('num_gpu',), str(error).removeprefix('num_gpu: '))
 
 
 def check_training(report: Report, contents: Mapping[str, Contents], ranks: int) -> None:

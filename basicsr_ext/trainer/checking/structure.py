@@ -134,7 +134,5 @@ def _check_val(report: Report) -> None:
         return
     report.check_values(('val',), stock_frame.VAL)
     report.check_needed(('val',), stock_frame.VAL)
-    if not report.is_train and report.get('val', 'save_img') is True and 'suffix' not in report.block('val'):
-        report.missing(('val', 'suffix'), stock_frame.VAL['suffix'].kind, 'save_img')
     for name in report.block('val', 'metrics'):
         _check_typed(report, ('val', 'metrics', name))
