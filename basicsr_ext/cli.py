@@ -14,6 +14,7 @@ from basicsr_ext.errors import Stopped, UserError
 from basicsr_ext.evaluation.evaluate_arguments import add_evaluate_arguments
 from basicsr_ext.evaluation.upscale_arguments import add_upscale_arguments
 from basicsr_ext.prepare.arguments import add_arguments as add_prepare_arguments
+from basicsr_ext.shipped_arguments import add_options_arguments, add_recipe_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     add_upscale_arguments(commands.add_parser('upscale', help='enlarge images by a trained network'))
     add_evaluate_arguments(commands.add_parser('evaluate', help='score images that anything may have made'))
     add_prepare_arguments(commands.add_parser('prepare', help='make datasets: LR images, stores, centroids'))
+    add_options_arguments(commands.add_parser('options', help='option files that come with the package: list, copy'))
+    add_recipe_arguments(
+        commands.add_parser('recipe', help='make the data of a published set, as the option files expect it')
+    )
     return parser
 
 

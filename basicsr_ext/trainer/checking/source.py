@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.errors import UserError
+from basicsr_ext.shipped_files import PREFIX, find_shipped_options
 from basicsr_ext.trainer.checking.problems import (
     KeyPath,
     Place,
@@ -65,7 +67,8 @@ def read_source(options: str | os.PathLike | Mapping[str, Any], force_yml: Itera
     """Reads options, merges the files named in ``_base_``, and applies ``--force_yml``.
 
     Args:
-        options: Path of an option file, or a mapping, which is left unchanged.
+        options: Path of an option file, ``basicsr_ext:`` and the name of one that comes with the package, or a mapping,
+            which is left unchanged; files that a mapping is based on are looked for in the working directory.
         force_yml: Assignments such as ``train:optim_g:lr=1e-4``; values are typed as in a YAML file.
 
     Raises:
@@ -73,9 +76,10 @@ def read_source(options: str | os.PathLike | Mapping[str, Any], force_yml: Itera
     """
     problems: list[Problem] = []
     if isinstance(options, Mapping):
-        file, block = None, _from_mapping(options)
+        file = None
+        block = _FileReader(problems).add_bases(_from_mapping(options))
     else:
-        file = Path(options)
+        file = option_file(options)
         block = _FileReader(problems).read(file)
     if not problems:
         for assignment in force_yml:
@@ -85,6 +89,22 @@ def read_source(options: str | os.PathLike | Mapping[str, Any], force_yml: Itera
     source = OptionSource({}, file=file)
     source.values = _plain(block, (), source.places)
     return source
+
+
+def option_file(name: str | os.PathLike, beside: Path | None = None) -> Path:
+    """Returns the path that the name of an option file means.
+
+    Args:
+        name: A path, or ``basicsr_ext:`` and the name of a file that comes with the package.
+        beside: Folder that a relative path starts from; default: the working directory.
+
+    Raises:
+        UserError: No file of that name comes with the package.
+    """
+    text = os.fspath(name)
+    if text.startswith(PREFIX):
+        return find_shipped_options(text.removeprefix(PREFIX))
+    return beside / Path(text).expanduser() if beside else Path(text)
 
 
 class _FileReader:
@@ -105,19 +125,24 @@ class _FileReader:
             self._refuse(
                 f'Option file {shown_path(path)}: expected options as "key: value" lines, found {_kind(block)}.'
             )
-        if not isinstance(block, Block):
-            return Block()
+        return self.add_bases(block, above, path) if isinstance(block, Block) else Block()
+
+    def add_bases(self, block: Block, above: tuple[Path, ...] = (), path: Path | None = None) -> Block:
+        """Returns options over those of the files that they are based on; without a path they come from no file."""
         place = block.places.get(BASE)
+        chain = (*above, path.resolve()) if path else above
         merged = Block()
-        for base in self._bases(block, above, path, place):
-            merged = merge(merged, self.read(base, (*above, path.resolve()), place))
+        for base in self._bases(block, chain, path, place):
+            merged = merge(merged, self.read(base, chain, place))
         return merge(merged, block)
 
-    def _bases(self, block: Block, above: tuple[Path, ...], path: Path, place: Place | None) -> list[Path]:
+    def _bases(self, block: Block, chain: tuple[Path, ...], path: Path | None, place: Place | None) -> list[Path]:
         names = block.pop(BASE, None)
         names = [names] if isinstance(names, str) else names
         if names is None:
             return []
+        if isinstance(names, list):
+            names = [os.fspath(name) if isinstance(name, os.PathLike) else name for name in names]
         if not isinstance(names, list) or not all(
             isinstance(name, str) and name and '\0' not in name for name in names
         ):
@@ -125,8 +150,11 @@ class _FileReader:
                 f'expected the path of an option file, or a list of paths, found {found(names)}.', (BASE,), place
             )
             return []
-        bases = [path.parent / Path(name).expanduser() for name in names]
-        chain = (*above, path.resolve())
+        try:
+            bases = [option_file(name, path.parent if path else Path()) for name in names]
+        except UserError as error:
+            self._refuse(str(error), (BASE,), place)
+            return []
         for base in bases:
             if base.resolve() in chain:
                 self._refuse(f'{shown_path(base)} is based on itself, by way of {shown_path(path)}.', (BASE,), place)
@@ -170,7 +198,11 @@ def merge(base: Block, over: Block) -> Block:
             below = merged.get(key)
             if isinstance(value, Block) and isinstance(below, Block) and value.get(REPLACE) is not True:
                 value = merge(below, value)
-            merged.put(key, value, block.places[key])
+            merged[key] = value
+            if key in block.places:
+                merged.places[key] = block.places[key]
+            else:  # of a mapping, which has no places
+                merged.places.pop(key, None)
     return merged
 
 
