@@ -13,7 +13,9 @@
 # scale 1, with gt_size 41; see "basicsr prepare luma --help". Test sets that are named are compared with the training images
 # first: BSD200 holds the image that Set5 calls "woman". Found images are named, and nothing stops, since published numbers were
 # made with them.
-# Environment: ROOT, where the stores go (default datasets/291); BASICSR, how to call the command (default basicsr).
+# Environment: ROOT, where the stores go (default datasets/291); ROUND, where it is set, rounds luminance to 8 bits as in the
+# published training, into stores with the suffix _8bit (options/train_*-published_*.yml); BASICSR, how to call the command
+# (default basicsr).
 source "$(dirname "$0")/common.sh"
 
 ROOT=${ROOT:-datasets/291}
@@ -31,8 +33,8 @@ if [ $# -gt 0 ]; then
   [ "$status" -le 1 ] || exit "$status"
 fi
 for scales in "2" "3" "4" "2 3 4"; do
-  store=$ROOT/luma_x${scales// /}
+  store=$ROOT/luma_x${scales// /}${ROUND:+_8bit}
   # shellcheck disable=SC2086
   once "$store.lmdb" luma -i "$t91" "$bsd" -o "$store.lmdb" --output_lq "${store}_LQ.lmdb" \
-    --output_small "${store}_small.lmdb" --scale $scales
+    --output_small "${store}_small.lmdb" --scale $scales ${ROUND:+--round_luma}
 done

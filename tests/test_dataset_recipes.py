@@ -87,6 +87,11 @@ def test_291(tmp_path, bench_dir):
         assert {key.rsplit('_x', 1)[1] for key in gt.keys()} == set(scales)
         assert {key.rsplit('_', 2)[1] for key in gt.keys()} == {'1', '0.7', '0.5'}
         assert {key.split('/')[0] for key in gt.keys()} == {'T91', 'BSD200'}
+    succeeds('291.sh', tmp_path, 'T91', 'BSD200', ROUND='1')  # as published
+    assert {path.name for path in root.iterdir()} == names | {
+        f'luma_x{scales}_8bit{kind}.lmdb' for scales in ('2', '3', '4', '234') for kind in ('', '_LQ', '_small')
+    }
+    assert open_store(root / 'luma_x3_8bit.lmdb').meta['round_luma']
 
 
 def test_benchmark(tmp_path, bench_dir):

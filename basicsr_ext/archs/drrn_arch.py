@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from basicsr_ext.archs.building import check_at_least, enlarge, he_initialisation
+from basicsr_ext.archs.building import He, check_at_least, enlarge, he_initialisation
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 
 
@@ -19,18 +19,21 @@ class RecursiveBlock(nn.Module):
         num_feat: Features of the output.
         num_unit: How often the residual unit is applied.
         bias: Whether the convolutions have biases.
+        rectify_start: Whether x[0] is rectified before the units start from it and add it.
     """
 
-    def __init__(self, in_channels: int, num_feat: int, num_unit: int, bias: bool):
+    def __init__(self, in_channels: int, num_feat: int, num_unit: int, bias: bool, rectify_start: bool = False):
         super().__init__()
         self.num_unit = num_unit
+        self.rectify_start = rectify_start
         self.conv_first = nn.Conv2d(in_channels, num_feat, 3, padding=1, bias=bias)
         self.conv1 = nn.Conv2d(num_feat, num_feat, 3, padding=1, bias=bias)
         self.conv2 = nn.Conv2d(num_feat, num_feat, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, in_channels, H, W) to (N, num_feat, H, W)."""
-        start = features = self.conv_first(functional.relu(x))
+        start = self.conv_first(functional.relu(x))
+        start = features = functional.relu(start) if self.rectify_start else start
         for _ in range(self.num_unit):
             hidden = functional.relu(self.conv1(functional.relu(features)), inplace=True)
             features = start + self.conv2(hidden)
@@ -52,6 +55,9 @@ class DRRN(nn.Module):
         num_unit: Residual units of each block, which share their weights (U).
         upscale: Enlarges the input by this factor (exact bicubic); 1 where the data are enlarged already.
         bias: Whether the convolutions have biases.
+        init: First weights: ``fan_in`` or ``fan_out`` of He et al.; ``default``: PyTorch's own, as in PSPL's code.
+        rectify_start: Rectifies what all units of a block start from and add, as a rectifier in place does in PSPL's code;
+            not in the paper.
 
     Raises:
         UserError: An argument is out of its range.
@@ -67,6 +73,8 @@ class DRRN(nn.Module):
         num_unit: int = 25,
         upscale: int = 4,
         bias: bool = False,
+        init: He = 'fan_in',
+        rectify_start: bool = False,
     ):
         super().__init__()
         check_at_least(
@@ -81,10 +89,13 @@ class DRRN(nn.Module):
         self.in_channels = in_channels
         self.upscale = upscale
         self.blocks = nn.Sequential(
-            *(RecursiveBlock(num_feat if k else in_channels, num_feat, num_unit, bias) for k in range(num_block))
+            *(
+                RecursiveBlock(num_feat if k else in_channels, num_feat, num_unit, bias, rectify_start)
+                for k in range(num_block)
+            )
         )
         self.conv_last = nn.Conv2d(num_feat, in_channels, 3, padding=1, bias=bias)
-        he_initialisation(module for module in self.modules() if isinstance(module, nn.Conv2d))
+        he_initialisation((module for module in self.modules() if isinstance(module, nn.Conv2d)), init=init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Super-resolves images (N, in_channels, H, W) in [0, 1] to (N, in_channels, H * upscale, W * upscale)."""

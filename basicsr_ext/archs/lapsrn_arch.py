@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from basicsr_ext.archs.building import check_at_least, he_initialisation, rename_keys
+from basicsr_ext.archs.building import He, check_at_least, he_initialisation, rename_keys
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 from basicsr_ext.errors import UserError
 
@@ -63,6 +63,8 @@ class LapSRN(nn.Module):
         up_kernel_size: Side of the kernels that enlarge features: 4 or 3.
         share_levels: Whether all levels have the same weights, as in the authors' later article (x4: 407K with
             kernels of 3x3).
+        init: First weights: ``fan_in`` or ``fan_out`` of He et al. with bilinear enlargement; ``default``: PyTorch's own,
+            enlargements included, as in PSPL's code.
 
     Raises:
         UserError: An argument is out of its range.
@@ -80,6 +82,7 @@ class LapSRN(nn.Module):
         bias: bool = False,
         up_kernel_size: int = 4,
         share_levels: bool = False,
+        init: He = 'fan_in',
     ):
         super().__init__()
         check_at_least(self, 1, in_channels=in_channels, num_feat=num_feat, num_conv=num_conv)
@@ -94,9 +97,9 @@ class LapSRN(nn.Module):
             PyramidLevel(in_channels, num_feat, num_conv, up_kernel_size, bias)
             for _ in range(1 if share_levels else LEVELS[upscale])
         )
-        he_initialisation(module for module in self.modules() if isinstance(module, nn.Conv2d))
+        he_initialisation((module for module in self.modules() if isinstance(module, nn.Conv2d)), init=init)
         for module in self.modules():
-            if isinstance(module, nn.ConvTranspose2d):
+            if isinstance(module, nn.ConvTranspose2d) and init != 'default':
                 _bilinear_initialisation(module)
 
     @overload

@@ -95,6 +95,55 @@ def draw_crops(
     return geometries
 
 
+def count_crops(sizes: np.ndarray, crop: int) -> np.ndarray:
+    """Counts the windows that lie side by side in each image.
+
+    Args:
+        sizes: Height and width of the LQ images, integers of shape (images, 2).
+        crop: Height and width of a window, in LQ pixels.
+
+    Returns:
+        For each image the number of windows of all images up to and including it; int64.
+    """
+    return np.cumsum(np.prod(sizes // crop, axis=1, dtype=np.int64))
+
+
+def grid_crops(
+    ends: np.ndarray,
+    indices: np.ndarray,
+    sizes: np.ndarray,
+    crop: int,
+    scale: int,
+    numbers: np.ndarray,
+    use_hflip: bool,
+    use_rot: bool,
+) -> np.ndarray:
+    """Finds windows by their number on a grid, and draws their flips.
+
+    The grid begins at the corner that flips bring to the top left, as if the image had been flipped before it was cut.
+
+    Args:
+        ends: Windows up to each image, from :func:`count_crops`.
+        indices: Numbers of N windows, counted image by image and row by row, below the last of ``ends``.
+        sizes: Height and width of all LQ images, of shape (images, 2).
+        crop: Height and width of a window, in LQ pixels.
+        scale: HR pixels per LQ pixel.
+        numbers: As for :func:`draw_crops`; the first two are not used.
+        use_hflip: As for :func:`draw_crops`.
+        use_rot: As for :func:`draw_crops`.
+
+    Returns:
+        int64 array of shape (N, 8), whose rows are :class:`Geometry`.
+    """
+    images = ends.searchsorted(indices, 'right')
+    places = indices - np.concatenate([[0], ends])[images]
+    cells = np.stack(np.divmod(places, sizes[images, 1] // crop), 1)
+    geometries = draw_crops(images, sizes[images], crop, scale, numbers, use_hflip, use_rot)
+    flipped = geometries[:, [6, 5]].astype(bool)  # rows, columns
+    geometries[:, 1:3] = np.where(flipped, sizes[images] - (cells + 1) * crop, cells * crop) * scale
+    return geometries
+
+
 def augment(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Flips an image as ``geometry`` says, in BasicSR's order: horizontally, vertically, transpose.
 

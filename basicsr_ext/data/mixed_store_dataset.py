@@ -84,7 +84,7 @@ class MixedStoreDataset(PairedStoreDataset):
             'name': name,
             'phase': 'val',  # whole images: crops are drawn from all sources together
             'block': f'{options.block or options.phase}.sources.{name}',
-            **{key: getattr(options, key) for key in ('scale', 'channels', 'output')},
+            **{key: getattr(options, key) for key in ('scale', 'channels', 'color', 'output')},
             **{key: getattr(source, key) for key in ('dataroot_gt', 'dataroot_lq', 'filename_tmpl')},
         }
         part = PairedStoreDataset(block)

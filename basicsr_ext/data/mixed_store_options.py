@@ -49,10 +49,12 @@ class MixedStoreOptions(StoreOptions):
 
     Attributes:
         phase: Training only.
+        grid: Not offered: crops are drawn by the sources' weights.
         sources: Name -> where its pairs come from. Keys of images begin with the name.
     """
 
     phase: Literal['train']
+    grid: Literal[False] = False
     sources: dict[str, MixedSourceOptions] = Field(min_length=1)
 
     @field_validator('sources')

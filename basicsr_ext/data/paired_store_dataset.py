@@ -12,13 +12,21 @@ from torch.utils.data import Dataset
 from basicsr_ext import storage
 from basicsr_ext.data import pairing
 from basicsr_ext.data.batching import Batch, read_windows, to_nchw
-from basicsr_ext.data.crop_geometry import Geometry, area_shares, draw_crops, systematic_choice
+from basicsr_ext.data.crop_geometry import (
+    Geometry,
+    area_shares,
+    count_crops,
+    draw_crops,
+    grid_crops,
+    systematic_choice,
+)
 from basicsr_ext.data.pairing import Source
 from basicsr_ext.data.registry import DATASET_REGISTRY
 from basicsr_ext.data.sample_id import SampleId, random_numbers
 from basicsr_ext.data.store_options import PairedStoreOptions
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage.base import ImageStore
+from basicsr_ext.storage.luminance import LuminanceStore
 
 
 @DATASET_REGISTRY.register()
@@ -26,8 +34,9 @@ class PairedStoreDataset(Dataset):
     """Pairs of GT and LQ images from image stores.
 
     In training a sample is a random crop. Images are chosen in proportion to their area, so that a large image gets as
-    many crops as the sub-images it could be cut into, and only the crop's rows are read. In validation a sample is a
-    whole image, with the GT image cropped to ``scale`` times the LQ image.
+    many crops as the sub-images it could be cut into, and only the crop's rows are read; with ``grid`` it is one of the
+    crops that lie side by side. In validation a sample is a whole image, with the GT image cropped to ``scale`` times the
+    LQ image.
 
     A sample holds ``lq`` and ``gt``: RGB (or luminance) tensors of shape (channels, height, width), float32 in [0, 1]
     or the stored uint8 values; ``lq_path`` and ``gt_path``: the images' keys; and, where the option asks for it,
@@ -68,6 +77,9 @@ class PairedStoreDataset(Dataset):
         self._check()
         self._sizes = np.array(self.sizes)
         self._shares = area_shares(self._sizes)
+        self._ends: np.ndarray | None = None  # of the crops of each image, where they lie on a grid
+        if self.is_train and self.options.grid:
+            self._ends = count_crops(self._sizes, self.options.gt_size // self.options.scale)
 
     def open_sources(self) -> dict[str, Source]:
         """Opens the stores: for each image of a sample its name, where it comes from, and its scale."""
@@ -88,6 +100,7 @@ class PairedStoreDataset(Dataset):
         path = getattr(self.options, option)
         try:
             store = storage.open_store(path, self.options.channels)
+            store = LuminanceStore(store) if self.options.color == 'y' else store
         except UserError as error:
             raise UserError(f'{self.options.where}.{option}: {error}') from error
         if not store.keys():
@@ -122,7 +135,7 @@ class PairedStoreDataset(Dataset):
         }
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.pairs) if self._ends is None else int(self._ends[-1])
 
     def __getitem__(self, index: SampleId | int) -> dict[str, Any]:
         geometry = Geometry(*self._geometries([index])[0])
@@ -154,14 +167,17 @@ class PairedStoreDataset(Dataset):
         numbers = [index.index if isinstance(index, SampleId) else int(index) for index in indices]
         count = len(self)
         if wrong := [number for number in numbers if not 0 <= number < count]:
-            raise IndexError(f'index {wrong[0]} is out of range for {count} images')
+            raise IndexError(f'index {wrong[0]} is out of range for {count} samples')
         if not self.is_train:
             return [self._whole(number) for number in numbers]
         options, drawn = self.options, random_numbers(indices)
-        images = systematic_choice(self._shares, np.array(numbers), drawn[:, 0])
         crop = options.gt_size // options.scale
-        sizes = self._sizes[images]
         flips = options.use_hflip, options.use_rot
+        if self._ends is not None:
+            where = np.array(numbers), self._sizes, crop, options.scale
+            return grid_crops(self._ends, *where, drawn[:, 1:6], *flips).tolist()
+        images = systematic_choice(self._shares, np.array(numbers), drawn[:, 0])
+        sizes = self._sizes[images]
         return draw_crops(images, sizes, crop, options.scale, drawn[:, 1:6], *flips).tolist()
 
     def _whole(self, index: int) -> Geometry:

@@ -34,6 +34,10 @@ class StoreOptions(OptionBlock):
         use_rot: Flip training crops vertically, one in two, and transpose them, one in two.
         channels: 3 reads RGB, also from grey images; 1 demands grey images; unset takes each store as it is. See
             :func:`~basicsr_ext.storage.open_store`.
+        color: ``y`` reads luminance of RGB images, not rounded, on [16/255, 235/255]; as BasicSR's own datasets do.
+        grid: Training crops lie side by side in the images, as those cut before a training, and each index is one of them:
+            an epoch shows every crop as often as ``dataset_enlarge_ratio`` says. What is left over at the image's right and
+            bottom, as it is flipped, is not seen. Otherwise crops lie anywhere.
         output: ``float32`` in [0, 1], or ``uint8``: stored values as they are.
         geometry: Add a ``geometry`` entry to each sample, see :class:`~basicsr_ext.data.crop_geometry.Geometry`.
         num_worker_per_gpu: Loader processes for each rank. 0, or unset: a thread reads ahead, which is fastest from raw
@@ -56,6 +60,8 @@ class StoreOptions(OptionBlock):
     use_hflip: bool = True
     use_rot: bool = True
     channels: Literal[1, 3] | None = None
+    color: Literal['rgb', 'y'] | None = None
+    grid: bool = False
     output: Literal['float32', 'uint8'] = 'float32'
     geometry: bool = False
     num_worker_per_gpu: int | None = Field(None, ge=0)

@@ -21,7 +21,9 @@ class AILOptions(OptionBlock):
             code: 9). Training must be longer than so many rounds. 0 for ``distillation``, which has no importance, unless its
             learning rate shall restart like AIL's.
         round_iterations: Length of a round; or
-        round_epochs: the same in epochs of the training set. Optimizers and schedulers start again with each round, but
+        round_epochs: the same in epochs of the training set, with its ``dataset_enlarge_ratio``: with ``grid: true`` an
+            epoch is as long as that of the published generator, 2,897 batches of 128 at x2 with a ratio of 12 (3 flips x 4
+            turns), 241 with 1 as before October 2017. Optimizers and schedulers start again with each round, but
             for the momentum; the last round goes on to ``train.total_iter``.
         initialization: Importance of round 0: from the ``teacher``'s errors, ``zeros`` (round 0 then trains nothing),
             ``random`` or ``ones``.

@@ -30,15 +30,17 @@ def make_luma(
     factors: Sequence[float] = FACTORS,
     patch_size: int = PATCH_SIZE,
     output_small: str | Path | None = None,
+    round_luma: bool = False,
     num_workers: int | None = None,
 ) -> int:
     """Makes stores of luminance and of its bicubic enlargement, float32 in one channel, equal in size.
 
     Every image gives a copy for each factor and scale: shrunk by the factor as MATLAB shrinks stored integers, its
     luminance taken in double precision, cropped to a multiple of the scale, shrunk by the scale and enlarged again by
-    MATLAB's bicubic on doubles. Nothing is rounded or clipped before it becomes float32. Whole copies are stored: patches,
-    flips and rotations are the dataset's in training (``gt_size: 41`` at ``scale: 1``), and a patch is drawn from
-    each copy in proportion to its area. A copy is called ``<folder>/<image>_<factor>_x<scale>``.
+    MATLAB's bicubic on doubles. Nothing is clipped, nor rounded without ``round_luma``, before it becomes float32. Whole
+    copies are stored: patches, flips and rotations are the dataset's in training (``gt_size: 41`` at ``scale: 1``), and a
+    patch is drawn from each copy in proportion to its area, or is one of those side by side (``grid: true``). A copy is called
+    ``<folder>/<image>_<factor>_x<scale>``.
 
     Args:
         inputs: Folders or stores of RGB images (grey counts as RGB); their last names differ.
@@ -48,6 +50,9 @@ def make_luma(
         factors: Of the shrunk copies, above 0 and up to 1.
         patch_size: Copies that are smaller than this hold no patch, and are left out.
         output_small: Raw LMDB store of the luminance before it is enlarged, for networks that enlarge it themselves.
+        round_luma: Rounds the luminance of a copy to whole numbers of [0, 255] before it is shrunk, as MATLAB's
+            ``rgb2ycbcr`` does with 8-bit images, and so the training images of VDSR's PyTorch code and of AIL; what is
+            made from it is not rounded.
         num_workers: Processes; ``None``: one for each processor.
 
     Returns:
@@ -63,7 +68,7 @@ def make_luma(
     num_workers = check_workers(num_workers)
     stores = [open_source(path, channels=3) for path in inputs]
     kinds = [kind for kind, path in paths.items() if path is not None]
-    make = _MakeCopies(stores, tuple(scales), tuple(factors), patch_size, kinds)
+    make = _MakeCopies(stores, tuple(scales), tuple(factors), patch_size, kinds, round_luma)
     jobs = [(number, key) for number, store in enumerate(stores) for key in store.keys()]
     count = sum(len(make.copies(number, key)) for number, key in jobs)
     if not count:
@@ -74,6 +79,7 @@ def make_luma(
         'factors': list(factors),
         'patch_size': patch_size,
         'resizer': 'matlab_bicubic',
+        'round_luma': round_luma,
         'tool_version': __version__,
     }
     outputs = {
@@ -92,13 +98,14 @@ def make_luma(
     return count
 
 
-def luma_images(image: np.ndarray, factor: float, scale: int) -> dict[str, np.ndarray]:
+def luma_images(image: np.ndarray, factor: float, scale: int, round_luma: bool = False) -> dict[str, np.ndarray]:
     """Luminance of a shrunk image, what bicubic downsampling makes of it, and that enlarged again.
 
     Args:
         image: RGB of shape (height, width, 3), uint8 or uint16.
         factor: By which the image is shrunk first; 1 leaves it.
         scale: Of super-resolution.
+        round_luma: Rounds luminance to whole numbers of [0, 255] before it is shrunk.
 
     Returns:
         ``luma``, ``luma_small`` and ``luma_lq``: float64 arrays (height, width), about [16/255, 235/255]; bicubic
@@ -106,7 +113,8 @@ def luma_images(image: np.ndarray, factor: float, scale: int) -> dict[str, np.nd
     """
     if factor != 1:
         image = imresize(image, factor)
-    gt = mod_crop(luminance(to_unit(image) * 255) / 255, scale)
+    gt = luminance(to_unit(image) * 255)
+    gt = mod_crop((np.floor(gt + 0.5) if round_luma else gt) / 255, scale)  # MATLAB rounds halves up
     small = downsample(gt, scale)
     return {'luma': gt, 'luma_small': small, 'luma_lq': upsample(small, scale)}
 
@@ -119,6 +127,7 @@ class _MakeCopies(NamedTuple):
     factors: Sequence[float]
     patch_size: int
     kinds: Sequence[str]
+    round_luma: bool
 
     def copies(self, number: int, key: str) -> dict[str, tuple[float, int]]:
         """Name -> factor and scale of each copy that holds a patch."""
@@ -136,7 +145,7 @@ class _MakeCopies(NamedTuple):
     def __call__(self, job: tuple[int, str]) -> dict[str, dict[str, np.ndarray]]:
         number, key = job
         image = self.stores[number].read(key)
-        copies = {name: luma_images(image, *copy) for name, copy in self.copies(number, key).items()}
+        copies = {name: luma_images(image, *copy, self.round_luma) for name, copy in self.copies(number, key).items()}
         return {
             kind: {name: images[kind].astype(np.float32)[..., np.newaxis] for name, images in copies.items()}
             for kind in self.kinds

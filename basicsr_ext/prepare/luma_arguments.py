@@ -63,6 +63,12 @@ def add_luma(commands: argparse._SubParsersAction) -> None:
         metavar='PIXELS',
         help='copies that are smaller are left out (default: %(default)s)',
     )
+    parser.add_argument(
+        '--round_luma',
+        '--round-luma',
+        action='store_true',
+        help='round luminance to 8 bits before it is shrunk, as MATLAB does with 8-bit images and as was published',
+    )
     add_num_workers(parser)
     parser.set_defaults(run=stoppable(_run))
 
@@ -78,6 +84,7 @@ def _run(args: argparse.Namespace) -> None:
         factors=args.factors,
         patch_size=args.patch_size,
         output_small=args.output_small,
+        round_luma=args.round_luma,
         num_workers=args.num_workers,
     )
     print(f'{args.output}, {args.output_lq}: {counted(count, "image")}')

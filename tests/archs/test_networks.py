@@ -260,7 +260,8 @@ def test_published_sizes(network, options, weights, all_parameters):
     ('network', 'name', 'deviation'),
     [
         (VDSR, 'body.3.weight', math.sqrt(2 / 576)),
-        (VDSR, 'conv_first.weight', math.sqrt(2 / 9)),
+        (VDSR, 'conv_first.weight', math.sqrt(2 / 576)),  # n = 9 times the output channels
+        (VDSR, 'conv_last.weight', math.sqrt(2 / 9)),
         (DRRN, 'blocks.0.conv2.weight', math.sqrt(2 / 1152)),
         (LapSRN, 'levels.1.features.6.weight', math.sqrt(2 / 576)),
         (SRCNN, 'conv2.weight', 0.001),
@@ -273,6 +274,78 @@ def test_weights_start_with_the_published_deviation(network, name, deviation):
     error = 4 / math.sqrt(2 * weight.numel())  # four standard errors of a standard deviation
     assert weight.std().item() == pytest.approx(deviation, rel=error)
     assert abs(weight.mean().item()) < 4 * deviation / math.sqrt(weight.numel())
+
+
+@pytest.mark.parametrize('network', [VDSR, DRRN, LapSRN], ids=lambda network: network.__name__)
+def test_initialisations_of_he(network):
+    """First and last convolution tell both forms apart: 9 pixels times 1 channel, and times 40."""
+    for init, first, last in (('fan_in', 9, 360), ('fan_out', 360, 9)):
+        torch.manual_seed(0)
+        options = {key: value for key, value in TINY[network].items() if key != 'num_block'}
+        state = network(**{**options, 'num_feat': 40}, init=init).state_dict()
+        names = {name.rsplit('.', 1)[0] for name in state}
+        ends = (
+            [name for name in names if name.endswith('conv_first')],
+            [name for name in names if name.endswith(('conv_last', 'conv_residual'))],
+        )
+        for found, inputs in zip(ends, (first, last), strict=True):
+            assert found
+            for name in found:
+                weight = state[f'{name}.weight']
+                expected = math.sqrt(2 / inputs)
+                assert weight.std().item() == pytest.approx(expected, rel=4 / math.sqrt(2 * weight.numel())), (
+                    init,
+                    name,
+                )
+
+
+@pytest.mark.parametrize('network', [VDSR, DRRN, LapSRN, SRCNN], ids=lambda network: network.__name__)
+def test_pytorchs_own_initialisation(network):
+    """Every weight and bias is uniform within one over the root of its inputs, as ``torch.nn`` draws them."""
+    torch.manual_seed(0)
+    built = network(**TINY[network], init='default')
+    convolutions = [
+        module for module in built.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d)
+    ]
+    for convolution in convolutions:
+        bound = 1 / math.sqrt(convolution.weight[0].numel())
+        for values in filter(lambda values: values is not None, (convolution.weight, convolution.bias)):
+            assert 0 < values.abs().max() <= bound
+        assert convolution.weight.abs().max() > 0.8 * bound or convolution.weight.numel() < 50
+    with pytest.raises(UserError, match=r"init.*: expected .*default, found 'he'"):
+        network(init='he')
+
+
+@pytest.mark.parametrize('network', [VDSR, SRCNN], ids=lambda network: network.__name__)
+def test_range_and_mean(network):
+    """The published form: a network with biases on images in [0, 255], less their mean."""
+    mean = [0.4488, 0.4371, 0.4040]
+    shifted = tiny(network, in_channels=3, upscale=1, img_range=255.0, rgb_mean=mean).double()
+    plain = tiny(network, in_channels=3, upscale=1).double()
+    assert shifted.state_dict().keys() == plain.state_dict().keys()
+    x = images(3, 2, 9, 8, dtype=torch.float64)
+    shift = 255 * torch.tensor(mean, dtype=torch.float32).double().view(1, 3, 1, 1)
+    expected = (plain(255 * x - shift) + shift) / 255
+    torch.testing.assert_close(shifted(x), expected, rtol=1e-6, atol=1e-6)
+    assert (shifted(x) - plain(x)).abs().max() > 1e-3
+    for options, message in (({'img_range': 0}, 'img_range'), ({'rgb_mean': [0.5]}, 'rgb_mean: expected 3 numbers')):
+        with pytest.raises(UserError, match=message):
+            network(in_channels=3, **options)
+
+
+def test_a_rectified_start_is_that_of_a_rectifier_in_place():
+    """PSPL's code rectifies what the units start from in place, so that it is added rectified as well."""
+    built = tiny(DRRN, upscale=1, num_block=1, num_unit=3, rectify_start=True).double()
+    block = built.blocks[0]
+    x = images(1, 2, 7, 6, dtype=torch.float64)
+    start = out = block.conv_first(torch.relu(x))
+    for _ in range(3):
+        out = block.conv2(torch.relu(block.conv1(out.detach().relu_())))
+        out += start
+    with torch.no_grad():
+        torch.testing.assert_close(built(x), x + built.conv_last(torch.relu(out)))
+    plain = tiny(DRRN, upscale=1, num_block=1, num_unit=3).double()
+    assert (built(x) - plain(x)).abs().max() > 1e-3
 
 
 def test_fsrcnn_starts_for_its_prelu():

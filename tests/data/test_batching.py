@@ -118,7 +118,7 @@ def test_whole_images_of_different_sizes_stay_single(use_stores):
 
 def test_indices_out_of_range_are_refused_in_batches(options):
     dataset = PairedStoreDataset({key: value for key, value in options.items() if 'centroid' not in key})
-    with pytest.raises(IndexError, match='2 is out of range for 2 images'):
+    with pytest.raises(IndexError, match='2 is out of range for 2 samples'):
         dataset.__getitems__([0, 2])
 
 

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from memory_store import coordinates
 
-from basicsr_ext.data.crop_geometry import Geometry, area_shares, augment, draw_crops, systematic_choice, to_chw
+from basicsr_ext.data.crop_geometry import (
+    Geometry,
+    area_shares,
+    augment,
+    count_crops,
+    draw_crops,
+    grid_crops,
+    systematic_choice,
+    to_chw,
+)
 
 
 def test_shares_add_up_areas():
@@ -98,3 +107,49 @@ def test_result_is_a_copy_of_its_own(unit_range, dtype, channels):
     assert found.flags.c_contiguous
     assert found.flags.writeable
     assert not np.shares_memory(found, image)
+
+
+# ---- crops side by side ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('flips', [(False, False), (True, False), (False, True), (True, True)])
+def test_crops_on_a_grid_are_those_of_the_flipped_image(flips):
+    """As if the image had been flipped, and then cut from the top left into windows side by side, row by row."""
+    sizes = np.array([(11, 10), (3, 9), (7, 4), (8, 8)])  # the second holds none
+    crop, scale = 4, 3
+    ends = count_crops(sizes, crop)
+    assert ends.tolist() == [4, 4, 5, 9]
+    numbers = np.zeros((9, 5))
+    numbers[:, 2:4] = np.where(flips, 0.0, 0.9)  # below a half: flipped
+    numbers[:, 4] = 0.9
+    found = grid_crops(ends, np.arange(9), sizes, crop, scale, numbers, True, True)
+    expected = []
+    for image, (height, width) in enumerate(sizes):
+        pixels = np.arange(height * width).reshape(height, width)
+        flipped = pixels[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
+        for top in range(0, height - crop + 1, crop):
+            for left in range(0, width - crop + 1, crop):
+                expected.append((image, flipped[top : top + crop, left : left + crop]))
+    assert len(found) == len(expected)
+    for row, (image, window) in zip(found.tolist(), expected, strict=True):
+        geometry = Geometry(*row)
+        assert (geometry.image, geometry.height, geometry.width) == (image, crop * scale, crop * scale)
+        assert (geometry.hflip, geometry.vflip, geometry.transpose) == (*flips, False)
+        pixels = np.arange(np.prod(sizes[image])).reshape(sizes[image])
+        top, left = geometry.top // scale, geometry.left // scale
+        cut = pixels[top : top + crop, left : left + crop, None]
+        np.testing.assert_array_equal(augment(cut, geometry)[..., 0], window)
+
+
+def test_published_numbers_of_patches(bench_dir):
+    """AIL's generator cuts 30,905 patches of 41x41 from 291 images at x2 before it turns them; here one image is missing."""
+    import cv2
+
+    files = [path for name in ('T91', 'BSDS500_train') for path in sorted((bench_dir / 'train' / name).iterdir())]
+    images = [cv2.imread(str(path)) for path in files]
+    sizes = [image.shape[:2] for image in images if image is not None]
+    sizes.append((321, 481))  # "woman", which is in Set5
+    assert len(sizes) == 291
+    copies = np.concatenate([np.ceil(np.round(np.array(sizes) * factor, 9)).astype(int) for factor in (1, 0.7, 0.5)])
+    found = {scale: count_crops(copies - copies % scale, 41)[-1] for scale in (2, 3, 4)}
+    assert found == {2: 30_905, 3: 30_887, 4: 30_844}

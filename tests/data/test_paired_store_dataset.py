@@ -65,6 +65,61 @@ def test_crop_and_flips_agree_and_geometry_tells_them(stores):
     assert len(seen) == 8
 
 
+def test_an_epoch_on_a_grid_shows_every_crop(use_stores):
+    """Each index is one crop; flips move the grid to the other corner, so that nothing is read twice."""
+    use_stores(coordinate_stores({'a': (20, 31), 'b': (8, 17)}, scale=4))
+    dataset = PairedStoreDataset(TRAIN | {'geometry': True, 'grid': True})
+    assert len(dataset) == 2 * 3 + 2
+    plain = PairedStoreDataset(TRAIN | {'geometry': True, 'grid': True, 'use_hflip': False, 'use_rot': False})
+    found = [tuple(plain[sample_id(index)]['geometry'].tolist()) for index in range(8)]
+    cells = {(0, top, left) for top in (0, 32) for left in (0, 32, 64)} | {(1, 0, 0), (1, 0, 32)}
+    assert {where[:3] for where in found} == cells
+    batch = plain.__getitems__([sample_id(index) for index in range(8)])[0]
+    assert [tuple(row) for row in batch['geometry'].tolist()] == found
+    flipped = {
+        tuple(dataset[sample_id(2, position=p)]['geometry'].tolist()[i] for i in (1, 2, 5, 6)) for p in range(60)
+    }
+    assert flipped == {
+        (top, left, hflip, vflip) for hflip, left in ((0, 64), (1, 28)) for vflip, top in ((0, 0), (1, 48))
+    }
+    with pytest.raises(IndexError, match='8 is out of range for 8 samples'):
+        dataset[sample_id(8)]
+
+
+def test_validation_has_no_grid(stores):
+    assert len(PairedStoreDataset(VAL | {'grid': True})) == 4
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_luminance_of_colour_images(use_stores, dtype):
+    white = np.iinfo(dtype).max if np.dtype(dtype).kind == 'u' else 1
+    random = np.random.default_rng(0)
+    sizes = {'gt': (24, 32), 'lq': (6, 8)}
+    colours = {name: (random.random((*size, 3)) * white).astype(dtype) for name, size in sizes.items()}
+    use_stores({name: MemoryStore(name, {'a': image}) for name, image in colours.items()})
+    dataset = PairedStoreDataset(VAL | {'color': 'y'})
+    sample = dataset[0]
+    for name, image in colours.items():
+        unit = image.astype(np.float64) / white
+        expected = (16 + unit @ (65.481, 128.553, 24.966)) / 255
+        assert sample[name].dtype == torch.float32
+        np.testing.assert_allclose(sample[name][0], expected, rtol=0, atol=1e-7)
+    assert dataset.lq_store.channels == dataset.gt_store.channels == 1
+    cropped = PairedStoreDataset(TRAIN | {'color': 'y', 'gt_size': 16, 'geometry': True})
+    batch = cropped.__getitems__([sample_id(0, position=p) for p in range(5)])[0]
+    for image, row in zip(batch['gt'], batch['geometry'].tolist(), strict=True):
+        _, top, left, height, width, *_ = geometry = Geometry(*row)
+        window = sample['gt'][:, top : top + height, left : left + width].numpy().transpose(1, 2, 0)
+        np.testing.assert_array_equal(image, augment(window, geometry).transpose(2, 0, 1))
+
+
+def test_luminance_of_grey_images_is_refused(use_stores):
+    grey = {name: MemoryStore(name, {'a': np.zeros((8, 8, 1), np.uint8)}) for name in ('gt', 'lq')}
+    use_stores(grey)
+    with pytest.raises(UserError, match='dataroot_lq: lq: expected RGB images, whose luminance is to be taken'):
+        PairedStoreDataset(VAL | {'scale': 1, 'color': 'y'})
+
+
 def test_geometry_is_int64(stores):
     geometry = PairedStoreDataset(TRAIN | {'geometry': True})[0]['geometry']
     assert geometry.dtype == torch.int64
@@ -269,7 +324,7 @@ def test_survives_pickling(stores):
 def test_index_out_of_range(stores):
     dataset = PairedStoreDataset(VAL)
     assert len(list(dataset)) == len(dataset) == 4
-    with pytest.raises(IndexError, match='4 is out of range for 4 images'):
+    with pytest.raises(IndexError, match='4 is out of range for 4 samples'):
         dataset[4]
 
 

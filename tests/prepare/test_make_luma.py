@@ -71,6 +71,31 @@ def test_equal_to_matlab(bench_dir):
     assert abs(lq * 255 - expected['im_b_y']).max() < 1e-9
 
 
+@pytest.mark.parametrize('factor', [1, 0.7])
+def test_luminance_of_8_bits(photos, factor):
+    """As MATLAB's rgb2ycbcr gives it for 8-bit images; what is made from it is not rounded."""
+    image = photos['coffee'][:61, :90]
+    made, exact = luma_images(image, factor, 3, True), luma_images(image, factor, 3)
+    luma = luminance_by_hand(image if factor == 1 else imresize(image, factor)) * 255
+    rounded = np.floor(luma[: len(luma) // 3 * 3, : luma.shape[1] // 3 * 3] + 0.5)
+    np.testing.assert_array_equal(made['luma'] * 255, rounded)
+    assert 0.4 < abs(made['luma'] - exact['luma']).max() * 255 <= 0.5
+    small = imresize(rounded / 255, 1 / 3)
+    np.testing.assert_allclose(made['luma_small'], small, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(made['luma_lq'], imresize(small, 3), rtol=0, atol=1e-12)
+
+
+def test_a_store_tells_that_luminance_was_rounded(tmp_path, prepare, folder_of, photos):
+    folder = folder_of(tmp_path / 'T91', {'a': photos['chelsea'][:50, :60]})
+    prepare(
+        'luma', '-i', folder, '-o', tmp_path / 'gt.lmdb', '--output_lq', tmp_path / 'lq.lmdb', '-s', 2, '--round_luma'
+    )
+    gt = open_store(tmp_path / 'gt.lmdb')
+    values = gt.read('T91/a_1_x2') * 255
+    assert gt.meta['round_luma'] is True
+    np.testing.assert_allclose(values, values.round(), rtol=0, atol=1e-4)
+
+
 def test_a_dataset_draws_patches(tmp_path, folder_of, photos):
     import basicsr_ext
 
