@@ -30,7 +30,7 @@ FILES = sorted((ROOT / 'options').glob('*.yml'))
 SETS = ('Set5', 'Set14', 'BSD100', 'Urban100', 'Manga109')
 # What README and the recipes' heads tell users to call; of each recipe all forms, with the images that stand in below.
 CALLS = {
-    '291': ['T91 BSD200'],
+    '291': ['T91 BSD200', 'ROUND=1 T91 BSD200'],
     'benchmark': [' '.join(f'{name} T91' for name in SETS)],
     'camerasr': ['City100 HR'],
     'df2k': ['HR HR'],
@@ -65,7 +65,7 @@ def made(tmp_path_factory, photos) -> Iterator[dict[str, set[str]]]:
         environment = {**os.environ, 'BASICSR': str(program), 'OMP_NUM_THREADS': '1', 'LUMA': '1'}
         for recipe in CALLS:
             before = _stores(folder)
-            calls = [(arguments, {}) for arguments in CALLS[recipe]]
+            calls = [_call(call) for call in CALLS[recipe]]
             for arguments, variables in [*calls, *(_centroids(folder) if recipe == 'div2k' else ())]:
                 command = ['bash', str(ROOT / f'datasets_prep/{recipe}.sh'), *arguments.split()]
                 result = subprocess.run(
@@ -85,6 +85,12 @@ def _one_processor() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, processors)
+
+
+def _call(words: str) -> tuple[str, dict[str, str]]:
+    """Arguments of a call, and the variables before them."""
+    variables = re.findall(r'\b([A-Z]+)=(\S+)', words)
+    return re.sub(r'\b[A-Z]+=\S+ ', '', words), dict(variables)
 
 
 def _centroids(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
