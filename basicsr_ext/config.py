@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self, get_args
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,6 +14,16 @@ from basicsr_ext.errors import UserError
 # Marks of an option in ``Annotated[...]``, for whoever checks options: a path, and a block that describes a network.
 IS_PATH = object()
 IS_NETWORK = object()
+
+
+class FromTotal(NamedTuple):
+    """Mark of an option in ``Annotated[...]`` that is computed from ``train.total_iter`` where it is missing, ~ or ``auto``.
+
+    Attributes:
+        value: Of the option, given ``train.total_iter``.
+    """
+
+    value: Callable[[int], int | float]
 
 
 def reason(problem: Mapping[str, Any]) -> str:
@@ -76,3 +87,10 @@ class OptionBlock(BaseModel):
             inner = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
             block = inner[0] if inner else block
         return block
+
+
+def structure_of(annotation: Any) -> tuple[type[OptionBlock] | None, bool]:
+    """The structure that an annotation names, alone or in a union, and whether ``None`` may stand in its place."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else [annotation]
+    structures = [m for m in members if isinstance(m, type) and issubclass(m, OptionBlock)]
+    return (structures[0] if structures else None), type(None) in members

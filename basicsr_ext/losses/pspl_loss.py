@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import torch
 from basicsr.losses.loss_util import weight_reduce_loss
@@ -10,9 +11,13 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_ext.config import FromTotal
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.self_paced import CRITERIA, self_paced_loss, step_of, width
+from basicsr_ext.functional.self_paced import CRITERIA, attention, self_paced_loss, step_of, width
 from basicsr_ext.functional.ssim_map import SSIMSettings
+
+_PUBLISHED_STEPS = 300  # of 1000 iterations in a training of 300,000
+_SLOW = 0.2  # share of a training
 
 
 @LOSS_REGISTRY.register()
@@ -32,7 +37,8 @@ class PSPLLoss(nn.Module):
         mu: Similarity that gets the most attention (Eq. 6); -1 is SSIM's lower bound.
         alpha: Growth of the attention's width in a step (Eq. 8).
         beta: The width at step 0 (Eq. 8).
-        step_iters: Iterations of one step, positive; 1000 as in the published code.
+        step_iters: Iterations of one step, positive; 1000 as in the published code, for 300,000 iterations. ``auto`` is as
+            much of ``train.total_iter``, a 300th, which our models and ``basicsr train`` fill in.
         k1: Constant of SSIM.
         k2: Constant of SSIM.
         data_range: Largest minus smallest value of the images. With images in [0, 1], 1 is the paper's formula, and 1/255
@@ -54,7 +60,7 @@ class PSPLLoss(nn.Module):
         mu: float = -1.0,
         alpha: float = 1.0,
         beta: float = 0.0,
-        step_iters: float = 1000,
+        step_iters: Annotated[float | Literal['auto'], FromTotal(lambda total: total / _PUBLISHED_STEPS)] = 1000,
         k1: float = 0.01,
         k2: float = 0.03,
         data_range: float = 1.0,
@@ -66,6 +72,11 @@ class PSPLLoss(nn.Module):
         start_iteration: int = 0,
     ):
         super().__init__()
+        if step_iters == 'auto':
+            raise UserError(
+                'PSPLLoss, step_iters: auto is filled in by "basicsr train" and by our models; here give a number, '
+                f'train.total_iter / {_PUBLISHED_STEPS}.'
+            )
         for name, value in (('gamma', gamma), ('step_iters', step_iters)):
             if not (math.isfinite(value) and value > 0):
                 raise UserError(f'PSPLLoss, {name}: expected a positive, finite number, found {value!r}.')
@@ -99,6 +110,27 @@ class PSPLLoss(nn.Module):
     def delta(self) -> float:
         """Width of the attention at the present iteration."""
         return width(step_of(self.iteration, self.step_iters), self.alpha, self.beta)
+
+    def warning_for(self, total: int) -> tuple[str, str] | None:
+        """Says what is wrong with a training of so many iterations: the option to change, and what to.
+
+        Args:
+            total: Iterations.
+        """
+        samples = min(total, 1000)
+        iterations = [1 + number * (total - 1) / samples for number in range(samples)]
+        deltas = [width(step_of(iteration, self.step_iters), self.alpha, self.beta) for iteration in iterations]
+        heights = [attention(torch.ones(()), delta, self.gamma, self.mu).item() for delta in deltas]
+        share = sum(height < self.gamma / 2 for height in heights) / samples
+        if share <= _SLOW:
+            return None
+        return (
+            'step_iters',
+            f'the attention to pixels that are right (SSIM 1) stays below half of its height for {share:.0%} of '
+            f'{total:,} iterations, and until then almost nothing is trained: with step_iters: {self.step_iters:g}, alpha: '
+            f'{self.alpha:g} and beta: {self.beta:g} it grows too slowly. Set step_iters: auto, which is '
+            f'{total / _PUBLISHED_STEPS:g} here, as published for its length.',
+        )
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Returns the loss, float32 (float64 for float64 images).

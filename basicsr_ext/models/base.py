@@ -11,21 +11,22 @@ from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
 from pydantic import Field
 from torch import distributed, nn
 
-from basicsr_ext.errors import UserError, diverged
+from basicsr_ext.errors import UserError
 from basicsr_ext.functional.precision import autocast
 from basicsr_ext.functional.ranges import to_unit_range
+from basicsr_ext.models.from_total import fill_from_total
 from basicsr_ext.models.guard import Guard, GuardOptions
 from basicsr_ext.models.inference_options import keep_luminance, run_in_test
+from basicsr_ext.models.loss_record import LossRecord, zero_losses
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
 from basicsr_ext.models.player import GradClip, Player
 from basicsr_ext.models.step_options import StepOptions
 
 Losses = Mapping[str, torch.Tensor]
-
-_NEVER = 2**62  # an iteration that no run reaches
 
 
 class TrainingModel(SRModel):
@@ -58,6 +59,8 @@ class TrainingModel(SRModel):
     }
 
     def __init__(self, opt: dict[str, Any]):
+        if opt['is_train']:
+            fill_from_total(opt)
         BaseModel.__init__(self, opt)
         self.net_g = self.build_network('g')
         self.print_network(self.net_g)
@@ -88,7 +91,8 @@ class TrainingModel(SRModel):
         self._logged: dict[str, torch.Tensor | float] = {}
         self._keys: list[str] = []
         self._skipped = 0
-        self._not_finite: dict[tuple[str, ...], torch.Tensor] = {}  # names of losses -> first iterations, on the device
+        self._losses = LossRecord()
+        self._told_zero: set[str] = set()
         self.last_step_refused = False  # by the guard, of any player
         self.step = StepOptions.parse({k: train_opt[k] for k in StepOptions.model_fields if k in train_opt}, 'train')
         self.step.apply_globally()
@@ -323,9 +327,9 @@ class TrainingModel(SRModel):
         taken = accepted and not overflowed
         self._skipped += not taken
         self.last_step_refused |= not accepted
+        self._losses.note(values, self.iteration, taken)
         if taken:
             self._average(player)
-            self._note_finite(values)
         else:
             player.optimizer.zero_grad(set_to_none=True)
         return taken
@@ -358,16 +362,7 @@ class TrainingModel(SRModel):
         for target, source in zip(self.net_g_ema.buffers(), self.net_g.buffers(), strict=True):
             target.copy_(source)
 
-    # ---- losses that are not finite ------------------------------------------------------------------------------
-
-    def _note_finite(self, values: Losses) -> None:
-        """Keeps the first iteration in which a loss was not finite although the step was taken; nothing waits for a GPU."""
-        names = tuple(values)
-        finite = torch.stack([value.isfinite().all() for value in values.values()])
-        first = self._not_finite.get(names)
-        if first is None:
-            first = torch.full(finite.shape, _NEVER, device=self.device)
-        self._not_finite[names] = torch.where(finite, first, first.clamp(max=self.iteration))
+    # ---- logging -------------------------------------------------------------------------------------------------
 
     def check_losses(self) -> None:
         """Ends a run that diverged; asked when a line is printed and before saving, by all ranks.
@@ -375,17 +370,7 @@ class TrainingModel(SRModel):
         Raises:
             UserError: A step was taken with a loss that is not finite; names loss and iteration.
         """
-        if not self._not_finite:
-            return
-        firsts = torch.cat(list(self._not_finite.values()))
-        if self.opt['dist']:
-            distributed.all_reduce(firsts, op=distributed.ReduceOp.MIN)
-        names = [name for group in self._not_finite for name in group]
-        iteration, name = min(zip(firsts.tolist(), names, strict=True))
-        if iteration < _NEVER:
-            raise diverged(f'in iteration {iteration} the loss {name} is not finite')
-
-    # ---- logging -------------------------------------------------------------------------------------------------
+        self._losses.check()
 
     def log(self, name: str, value: torch.Tensor | float) -> None:
         """Keeps a value for the next printed line; tensors stay on the device until then."""
@@ -396,10 +381,16 @@ class TrainingModel(SRModel):
 
         Where steps can be skipped (a guard, fp16), ``skipped`` counts those skipped since the last call, of all players.
 
+        Warns, once, of a loss that was exactly 0 since the last call.
+
         Raises:
             UserError: As of :meth:`check_losses`.
         """
-        self.check_losses()
+        zero = [name for name in self._losses.check() if name not in self._told_zero]
+        self._losses.begin_interval()
+        if zero:
+            self._told_zero.update(zero)
+            get_root_logger().warning(zero_losses(zero, self.iteration))
         if self.guard is not None or self.step.precision == 'fp16':
             self.log('skipped', self._skipped)
             self._skipped = 0

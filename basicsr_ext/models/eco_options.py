@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import bisect
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from basicsr_ext.config import OptionBlock
+from basicsr_ext.config import FromTotal, OptionBlock
 from basicsr_ext.functional import centroid
 from basicsr_ext.models.teacher import Teacher
 
@@ -17,14 +17,14 @@ class AlphaSchedule(OptionBlock):
 
     Attributes:
         type: ``linear`` (the paper's), ``sigmoid`` (the published code's), ``cosine``, ``step`` or ``constant``.
-        end: Length in iterations; default: ``train.total_iter``.
+        end: Length in iterations; default: ``train.total_iter`` of the run's beginning.
         shift: Moves the sigmoid (the paper's Fig. 5).
         at: Progress at which the step goes from 0 to 1.
         value: Of the constant.
     """
 
     type: Literal['linear', 'sigmoid', 'cosine', 'step', 'constant'] = 'linear'
-    end: int | None = Field(default=None, ge=1)
+    end: Annotated[int | None, Field(ge=1), FromTotal(int)] = None
     shift: float = 0.0
     at: float = Field(default=0.5, ge=0, le=1)
     value: float = Field(default=1.0, ge=0, le=1)

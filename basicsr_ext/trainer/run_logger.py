@@ -9,6 +9,7 @@ from basicsr.utils import MessageLogger
 from torch import nn
 
 from basicsr_ext.errors import diverged
+from basicsr_ext.models.loss_record import zero_losses
 from basicsr_ext.storage.weights import not_finite
 from basicsr_ext.trainer.metrics_log import MetricsLog
 from basicsr_ext.trainer.ranks import from_first_rank
@@ -32,6 +33,17 @@ class RunLogger(MessageLogger):
         self.use_tb_logger = tb_logger is not None
         self.metrics = metrics
         self.model = model
+        self._nonzero: set[str] = set()  # losses of a model that does not look itself, since the last line
+        self._told_zero: set[str] = set()
+
+    def note_losses(self) -> None:
+        """Notes, after each iteration, which losses of one of BasicSR's models are not 0; they are on the CPU already."""
+        if not hasattr(self.model, 'check_losses'):
+            self._note(getattr(self.model, 'log_dict', {}))
+
+    def _note(self, losses: dict[str, Any]) -> None:
+        numbers = {name: value for name, value in losses.items() if isinstance(value, (int, float))}
+        self._nonzero.update(name for name, value in numbers.items() if value != 0)
 
     def __call__(self, log_vars: dict[str, Any]) -> None:
         """Prints a line; all ranks must call it.
@@ -44,6 +56,7 @@ class RunLogger(MessageLogger):
         """
         if not hasattr(self.model, 'check_losses'):
             self._check_losses(log_vars)
+            self._warn_of_zero(log_vars)
         if self.metrics is not None:
             values = {key: value for key, value in log_vars.items() if key not in ('iter', *_WALL)}
             wall = {key: log_vars[key] for key in _WALL if key in log_vars}
@@ -58,3 +71,11 @@ class RunLogger(MessageLogger):
             spoiled = []
         if spoiled := from_first_rank(spoiled):
             raise diverged(f'in iteration {log_vars["iter"]}, or before it, the loss {spoiled[0]} is not finite')
+
+    def _warn_of_zero(self, log_vars: dict[str, Any]) -> None:
+        self._note(log_vars)
+        losses = {name for name in log_vars if name.startswith('l_')}
+        if zero := sorted(losses - self._nonzero - self._told_zero):
+            self._told_zero.update(zero)
+            self.logger.warning(zero_losses(zero, log_vars['iter']))
+        self._nonzero.clear()

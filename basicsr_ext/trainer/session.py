@@ -16,7 +16,9 @@ from basicsr.utils import get_root_logger, init_wandb_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.misc import check_resume
 
+from basicsr_ext.config import FromTotal
 from basicsr_ext.errors import UserError
+from basicsr_ext.models.from_total import KeyPath, fill_from_total, get_option, set_option
 from basicsr_ext.trainer import checkpoints, ranks
 from basicsr_ext.trainer import options as option_files
 from basicsr_ext.trainer.checking.reading import write_yaml
@@ -63,11 +65,15 @@ class Session:
         force_yml: Iterable[str] = (),
     ):
         self.options = option_files.read_options(options, force_yml)
+        self.from_total: dict[KeyPath, FromTotal] = {}  # options that were computed from train.total_iter
+        self.notes: list[str] = []  # for the log, as soon as there is one
         if isinstance(options, OptionSource):
             self.file_name = options.name
         else:
             self.file_name = 'options.yml' if isinstance(options, Mapping) else Path(options).name
         self.is_train = is_train
+        if is_train and {'model_type', 'train'} <= self.options.keys():
+            self.from_total = fill_from_total(self.options)
         self.root = root
         self.launcher = launcher
         self.auto_resume = auto_resume
@@ -147,12 +153,29 @@ class Session:
         state = checkpoints.read_state(Path(path))
         if not self.seed_is_given and (state.get('options') or {}).get('manual_seed') is not None:
             self._seed(state['options']['manual_seed'])
+        if state.get('options'):
+            self._keep_computed_options(state['options'])
         checkpoints.check_same_run(state.get('options'), self.options)
         check_resume(opt, state['iter'])
         for key in [key for key in opt['path'] if key.endswith('_leave_out')]:
             del opt['path'][key]  # belongs to the weights that the run once started from
         self.resume_state = state
         return state
+
+    def _keep_computed_options(self, saved: dict[str, Any]) -> None:
+        """Takes what was once computed from ``train.total_iter`` from the checkpoint: it may be another one now."""
+        before, now = int(saved['train']['total_iter']), int(self.options['train']['total_iter'])
+        for path, mark in self.from_total.items():
+            value = get_option(saved, path)
+            value = mark.value(before) if value in (None, 'auto') else value
+            set_option(saved, path, value)
+            if value != get_option(self.options, path):
+                self.notes.append(
+                    f'{".".join(path)}: {value:g} stays, as the run began with it; by train.total_iter, {before} before and '
+                    f'{now} now, it would be {get_option(self.options, path):g}. Another value needs a new run.'
+                )
+                set_option(self.options, path, value)
+                set_option(self.opt, path, value)
 
     def write_options(self, opt_file: str, experiments_root: str) -> None:
         """Writes the options of this run, from which alone it can be repeated, into the experiment's folder."""
@@ -169,6 +192,8 @@ class Session:
         Raises:
             UserError: A batch is larger than an epoch, or a dataset block is named wrongly.
         """
+        for note in self.notes:
+            logger.info(note)
         val_loaders = []
         for name, dataset_opt in opt['datasets'].items():
             if dataset_opt['phase'] == 'train':
@@ -259,15 +284,20 @@ class Session:
 
     def make_message_logger(self, opt: dict[str, Any], start_iter: int, tb_logger: Any) -> RunLogger:
         """Gives BasicSR's loop the logger that also writes ``metrics.jsonl``."""
-        return RunLogger(opt, start_iter, tb_logger, self.keeper.start_metrics(), self.keeper.model)
+        self.message_logger = RunLogger(opt, start_iter, tb_logger, self.keeper.start_metrics(), self.keeper.model)
+        return self.message_logger
 
     def make_feeder(self, loader: Any, opt: dict[str, Any] | None = None) -> Feeder:
         """Gives BasicSR's loop its batches; ``opt`` is what BasicSR hands to its CUDA prefetcher."""
         device = torch.device('cuda') if opt is not None and not self.on_cpu else None
         total = int(self.opt['train']['total_iter'])
         is_first, keeper = self.opt['rank'] == 0, self.keeper
-        self.feeder = Feeder(loader, keeper.iteration, total, keeper.end_iteration, device, self.read_ahead, is_first)
+        self.feeder = Feeder(loader, keeper.iteration, total, self._end_iteration, device, self.read_ahead, is_first)
         return self.feeder
+
+    def _end_iteration(self, iteration: int) -> None:
+        self.message_logger.note_losses()
+        self.keeper.end_iteration(iteration)
 
     def close(self) -> None:
         """Ends what works beside the run: threads and processes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock, reason
+from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock, reason, structure_of
 from basicsr_ext.trainer.checking.networks import check_network
 from basicsr_ext.trainer.checking.problems import KeyPath, brief, found
 from basicsr_ext.trainer.checking.report import Report
@@ -24,7 +23,7 @@ def check_annotated(report: Report, path: KeyPath, annotation: Any) -> None:
         path: Of the option.
         annotation: A structure alone is checked even where the option is missing, as an empty block.
     """
-    structure, optional = _structure_of(annotation)
+    structure, optional = structure_of(annotation)
     parent = report.block(*path[:-1])
     value = parent.get(path[-1])
     if structure is not None:
@@ -73,19 +72,9 @@ def brief_end(message: str) -> str:
     return f'{start}{separator}{brief(value.removesuffix("."))}.' if separator else message
 
 
-def _structure_of(annotation: Any) -> tuple[type[OptionBlock] | None, bool]:
-    members = (
-        typing.get_args(annotation)
-        if typing.get_origin(annotation) in (typing.Union, types.UnionType)
-        else [annotation]
-    )
-    structures = [m for m in members if isinstance(m, type) and issubclass(m, OptionBlock)]
-    return (structures[0] if structures else None), type(None) in members
-
-
 def _structure_of_values(annotation: Any) -> type[OptionBlock] | None:
     """The structure of the blocks of a mapping from names to blocks."""
-    return _structure_of(typing.get_args(annotation)[1])[0] if typing.get_origin(annotation) is dict else None
+    return structure_of(typing.get_args(annotation)[1])[0] if typing.get_origin(annotation) is dict else None
 
 
 def _roles(structure: type[OptionBlock], block: Any, path: KeyPath) -> list[tuple[KeyPath, object]]:
@@ -94,7 +83,7 @@ def _roles(structure: type[OptionBlock], block: Any, path: KeyPath) -> list[tupl
     for name, information in structure.model_fields.items():
         if not isinstance(block, Mapping) or block.get(name) is None:
             continue
-        inner, _ = _structure_of(information.annotation)
+        inner, _ = structure_of(information.annotation)
         named = _structure_of_values(information.annotation)
         if inner is not None:
             roles += _roles(inner, block[name], (*path, name))

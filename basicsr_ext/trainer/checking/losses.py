@@ -12,6 +12,7 @@ from basicsr.archs.vgg_arch import NAMES, VGG_PRETRAIN_PATH, insert_bn
 from basicsr.utils.registry import LOSS_REGISTRY
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.models.from_total import fill_loss_from_total
 from basicsr_ext.trainer.checking.kinds import NUMBER
 from basicsr_ext.trainer.checking.networks import quiet
 from basicsr_ext.trainer.checking.problems import KeyPath, brief, found, known_names
@@ -65,9 +66,14 @@ def _check_role(report: Report, path: KeyPath, loss: Any) -> None:
 
 def _try_to_build(report: Report, path: KeyPath, loss: Any) -> None:
     arguments = {key: value for key, value in report.block(*path).items() if key != 'type'}
+    total = report.get('train', 'total_iter')
+    total = int(total) if report.is_sound('train', 'total_iter') and total is not None else None
+    arguments = fill_loss_from_total(loss, arguments, total or 1)
     try:
         with quiet():
-            loss(**arguments)
+            built = loss(**arguments)
+        if total is not None and hasattr(built, 'warning_for') and (warning := built.warning_for(total)):
+            report.warn((*path, warning[0]), warning[1])
     except UserError as error:
         report.refused(path, error)
     except Exception as error:  # whatever the constructor makes of a wrong argument

@@ -10,6 +10,7 @@ from torch import nn
 from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.from_total import train_blocks
 from basicsr_ext.models.inference_options import InferenceOptions
 from basicsr_ext.trainer.checking import stock_frame
 from basicsr_ext.trainer.checking.blocks import check_annotated
@@ -45,14 +46,6 @@ def keys_of(model: type) -> ModelKeys:
                 val=INFERENCE,
             )
     return ModelKeys()
-
-
-def train_blocks(model: type) -> dict[str, Any]:
-    """Further keys of ``train`` that classes of this package declare: key -> annotation."""
-    found: dict[str, Any] = {}
-    for cls in reversed(model.__mro__):
-        found.update(vars(cls).get('train_blocks', {}))
-    return found
 
 
 def check_model(report: Report) -> dict[str, nn.Module]:

@@ -100,12 +100,21 @@ def _hints(target: Callable) -> dict[str, Any]:
         return {}
 
 
+def _names_values(hint: Any) -> bool:
+    """Whether an annotation is, or is a union with, ``Literal[...]``."""
+    if typing.get_origin(hint) is typing.Literal:
+        return True
+    if typing.get_origin(hint) is typing.Annotated:
+        return _names_values(typing.get_args(hint)[0])
+    return typing.get_origin(hint) in (typing.Union, types.UnionType) and any(map(_names_values, typing.get_args(hint)))
+
+
 def _is_network(hint: Any) -> bool:
     return IS_NETWORK in getattr(hint, '__metadata__', ()) or any(map(_is_network, typing.get_args(hint)))
 
 
 def _kind_of(name: str, default: Any, hint: Any) -> Kind:
-    if typing.get_origin(hint) is typing.Literal:
+    if _names_values(hint):
         return _kind_of_hint(hint)
     if default is None or default is inspect.Parameter.empty:
         kind = _kind_of_hint(hint)
