@@ -5,7 +5,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 
-.PHONY: venv demo test fuzz lint bench
+.PHONY: venv demo test fuzz lint bench gpu-dry
 
 venv: $(READY)
 
@@ -34,3 +34,6 @@ lint: $(READY)
 
 bench: $(READY)
 	for script in bench/*.py; do OMP_NUM_THREADS=1 $(PY) $$script || exit 1; done
+
+gpu-dry: $(READY)
+	PACKER=$(PY) bench/gpu/dry.sh

@@ -157,7 +157,7 @@ class TrainingModel(SRModel):
                     tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         view = self.model_to_device(network)
         if self.step.compile:
-            view = torch.compile(view)
+            view = torch.compile(view, dynamic=False)  # training crops have one size
         pairs = []
         if self.ema_decay > 0:
             pairs = [(self._averaged[p], p) for p in network.parameters() if p in self._averaged]

@@ -377,7 +377,7 @@ def test_channels_last_computes_the_same(tmp_path):
 
 def test_compiled_forward_computes_the_same(tmp_path, monkeypatch):
     original = torch.compile
-    monkeypatch.setattr(torch, 'compile', lambda network: original(network, backend='eager'))
+    monkeypatch.setattr(torch, 'compile', lambda network, **arguments: original(network, backend='eager', **arguments))
     other = trained(tmp_path, {'compile': True})
     assert furthest(trained(tmp_path, {}), other) < 1e-6
     assert 'conv_first.weight' in other.net_g.state_dict()  # what is saved is the bare network
