@@ -33,7 +33,11 @@ def main() -> None:
         minutes = figures.seconds_left() / 60 / (len(scripts) - number)
         line = [sys.executable, str(SCRIPTS / script), '--minutes', f'{minutes:.2f}', '--device', 'cuda' if CUDA else 'cpu',
                 '--root', str(root / script.removesuffix('.py'))]  # fmt: skip
-        line += ['--iterations', '10', '--seeds', '1', '--jobs', '1'] if args.small else ['--jobs', str(min(8, os.cpu_count() or 1))]
+        line += (
+            ['--iterations', '10', '--seeds', '1', '--jobs', '1']
+            if args.small
+            else ['--jobs', str(min(8, os.cpu_count() or 1))]
+        )
         with figures.attempt(f'evidence_{script}', 5) as there_is_time:
             if not there_is_time:
                 continue

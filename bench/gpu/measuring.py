@@ -95,7 +95,9 @@ def meets(value: float, goal: str) -> bool:
 
 
 def _in_brackets(details: Mapping[str, Any]) -> str:
-    told = ', '.join(f'{key} {value:.4g}' if isinstance(value, float) else f'{key} {value}' for key, value in details.items())
+    told = ', '.join(
+        f'{key} {value:.4g}' if isinstance(value, float) else f'{key} {value}' for key, value in details.items()
+    )
     return f' [{told}]' if told else ''
 
 

@@ -62,7 +62,9 @@ def pack_images(bench: Path, target: Path) -> None:
             counts[os.path.dirname(name)] = counts.get(os.path.dirname(name), 0) + 1
         for name in WEIGHTS:
             if (bench / 'weights' / name).exists():
-                archive.add(bench / 'weights' / name, f'weights/{name}', filter=lambda m: None if m.name.endswith('.png') else m)
+                archive.add(
+                    bench / 'weights' / name, f'weights/{name}', filter=lambda m: None if m.name.endswith('.png') else m
+                )
     print(', '.join(f'{count} of {folder}' for folder, count in counts.items()))
 
 
@@ -100,7 +102,9 @@ def main() -> None:
     pack_wheels(args.to / 'wheels')
     packed = sum(path.stat().st_size for path in args.to.rglob('*') if path.is_file())
     tree = tree_bytes()
-    print(f'{args.to}: {packed / 1e6:.1f} MB, and {tree / 1e6:.1f} MB of the working tree; at most {MOST / 1e6:.1f} MB travel')
+    print(
+        f'{args.to}: {packed / 1e6:.1f} MB, and {tree / 1e6:.1f} MB of the working tree; at most {MOST / 1e6:.1f} MB travel'
+    )
     if packed + tree > MOST:
         sys.exit('pack: too large; lower MOST_IMAGES')
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measuring import CUDA, ROOT, Figures, meets, medians, parse_arguments, peak_bytes, profile, seconds_of
+from measuring import CUDA, ROOT, Figures, medians, meets, parse_arguments, peak_bytes, profile, seconds_of
 
 import basicsr_ext
 
@@ -115,7 +115,9 @@ def make_model(name: str, train: dict[str, Any] | None, small: bool) -> Any:
     return build_model(options(name, small)) if train is None else TrainingModel(options(name, small, **train))
 
 
-def measure_network(figures: Figures, name: str, variants: dict[str, Any], peak: float, repeats: int) -> dict[str, float]:
+def measure_network(
+    figures: Figures, name: str, variants: dict[str, Any], peak: float, repeats: int
+) -> dict[str, float]:
     """Writes images/s, memory and share of the card's peak of each variant, and the ratios that have goals.
 
     Returns:
@@ -196,7 +198,9 @@ def measure_pspl(figures: Figures) -> None:
     batch = make_batch(name, figures.small)
     losses = {'l1': {'type': 'L1Loss'}, 'pspl': {'type': 'PSPLLoss', 'criterion': 'l1'}}
     models = {key: TrainingModel(options(name, figures.small, pixel_opt=loss, **FUSED)) for key, loss in losses.items()}
-    works: dict[str, Callable[[], None]] = {key: make_step(model, batch, iteration=1000) for key, model in models.items()}
+    works: dict[str, Callable[[], None]] = {
+        key: make_step(model, batch, iteration=1000) for key, model in models.items()
+    }
     sr = (batch['gt'] + 0.01).requires_grad_()
 
     def loss_alone() -> None:
@@ -205,7 +209,9 @@ def measure_pspl(figures: Figures) -> None:
 
     seconds = medians({**works, 'loss': loss_alone}, 9)
     share = 100 * seconds['loss'] / seconds['l1']
-    figures.write('pspl_loss_share_of_step', share, '%', '<= 3', loss_ms=1e3 * seconds['loss'], step_ms=1e3 * seconds['l1'])
+    figures.write(
+        'pspl_loss_share_of_step', share, '%', '<= 3', loss_ms=1e3 * seconds['loss'], step_ms=1e3 * seconds['l1']
+    )
     figures.write('pspl_step_over_l1_step', 100 * (seconds['pspl'] / seconds['l1'] - 1), '%')
     if not meets(share, '<= 3'):
         profile(loss_alone, 'pspl_loss', figures.out)
@@ -265,7 +271,9 @@ def measure_criacl(figures: Figures) -> None:
         for label, work in works.items():
             count = len(batch['lq'])
             memory = peak_bytes(work) / 1e6
-            figures.write(f'criacl_{label}', count / seconds[label], 'images/s', ms=1e3 * seconds[label], peak_MB=memory)
+            figures.write(
+                f'criacl_{label}', count / seconds[label], 'images/s', ms=1e3 * seconds[label], peak_MB=memory
+            )
         figures.write('criacl_bf16_channels_last_over_fp32', seconds['fp32'] / seconds['bf16_channels_last'], 'x')
 
 

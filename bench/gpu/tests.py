@@ -49,7 +49,20 @@ def main() -> None:
     os.chdir(ROOT)
     try:
         status = pytest.main(
-            ['tests/gpu', '-m', 'gpu', '-q', '-n', str(workers), '-p', 'no:cacheprovider', '--timeout', '100', '--durations', '8'],
+            [
+                'tests/gpu',
+                '-m',
+                'gpu',
+                '-q',
+                '-n',
+                str(workers),
+                '-p',
+                'no:cacheprovider',
+                '--timeout',
+                '100',
+                '--durations',
+                '8',
+            ],
             plugins=[recorder],
         )
     except KeyboardInterrupt:

@@ -178,7 +178,9 @@ def test_nothing_waits_for_the_device_between_printed_lines(method, images, tmp_
     options = options_of(method, images)
     options['datasets']['train'].update(prefetch_mode='cuda' if CUDA else None, pin_memory=CUDA)
     options['logger'].update(print_freq=6, save_checkpoint_freq=6)
-    options['train']['lfcsr' if method == 'lfcsr' else 'total_iter'] = {'admm_start_iter': 1} if method == 'lfcsr' else 6
+    options['train']['lfcsr' if method == 'lfcsr' else 'total_iter'] = (
+        {'admm_start_iter': 1} if method == 'lfcsr' else 6
+    )
     if method == 'ail':
         options['train']['ail'].update(rounds=1, round_iterations=3)  # a round begins at iteration 4, and may wait
     original = TrainingModel.optimize_parameters
@@ -212,7 +214,9 @@ def test_copying_ahead_changes_nothing(workers, images, tmp_path):
         options = options_of('eco', images)
         options['deterministic'] = True
         options['datasets']['train'].update(
-            num_worker_per_gpu=workers, prefetch_mode='cuda' if prefetch and CUDA else None, pin_memory=prefetch and CUDA
+            num_worker_per_gpu=workers,
+            prefetch_mode='cuda' if prefetch and CUDA else None,
+            pin_memory=prefetch and CUDA,
         )
         trained(tmp_path / str(prefetch), options)
         weights.append(final_state(tmp_path / str(prefetch), 6)['net_g_6.pth']['params'])
