@@ -2,9 +2,9 @@
 
     python bench/gpu/evidence.py [--scripts eco.py,pspl.py,ail.py] [--out DIR] [--minutes 4] [--small]
 
-Each script gets an equal share of what is left of the time, as ``--minutes``, and ``--device``, ``--jobs`` and ``--root``; what it
-has written as JSON, run by run, is packed into ``evidence.tar.gz``, also where its time ran out. Images are looked for in
-BASICSR_EXT_BENCH_DIR.
+Each script gets an equal share of what is left of the time, as ``--minutes``, and ``--device``, ``--jobs`` and ``--root``;
+what it has written as JSON, run by run, is packed into ``evidence.tar.gz``, also where its time ran out. Images are looked for
+in BASICSR_EXT_BENCH_DIR.
 """
 
 from __future__ import annotations

@@ -62,12 +62,12 @@ def write_images(root: Path, small: bool) -> None:
 
 def block(root: Path, loader: dict[str, Any]) -> dict[str, Any]:
     """Options of a training set."""
-    suffix = loader['suffix']
+    suffix, images = loader['suffix'], len(list((root / 'gt').iterdir()))
     options = {
         'name': 'photographs', 'phase': 'train', 'type': loader['type'], 'scale': SCALE,
         'dataroot_gt': f'{root}/gt{suffix}', 'dataroot_lq': f'{root}/lq{suffix}', 'gt_size': PATCH, 'use_hflip': True,
         'use_rot': True, 'num_worker_per_gpu': loader['num_worker_per_gpu'], 'batch_size_per_gpu': BATCH,
-        'dataset_enlarge_ratio': EPOCH // len(list((root / 'gt').iterdir())), 'prefetch_mode': 'cuda' if CUDA else None, 'pin_memory': CUDA,
+        'dataset_enlarge_ratio': EPOCH // images, 'prefetch_mode': 'cuda' if CUDA else None, 'pin_memory': CUDA,
     }  # fmt: skip
     stock = loader['type'] == 'PairedImageDataset'
     return {**options, **({'io_backend': {'type': 'disk'}} if stock else {'output': 'uint8'})}
@@ -130,7 +130,8 @@ def model_options(small: bool, name: str, root: Path, iterations: int) -> dict[s
         'datasets': {'train': train_set}, 'network_g': {**EDSR, **({'num_feat': 8, 'num_block': 2} if small else {})},
         'path': {},
         'train': {
-            'optim_g': {'type': 'Adam', 'lr': 1e-4, 'fused': CUDA}, 'scheduler': {'type': 'MultiStepLR', 'milestones': [10**9]},
+            'optim_g': {'type': 'Adam', 'lr': 1e-4, 'fused': CUDA},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [10**9]},
             'pixel_opt': {'type': 'L1Loss'}, 'total_iter': iterations, 'precision': 'bf16', 'channels_last': True,
         },
         'logger': {'print_freq': iterations // 2, 'save_checkpoint_freq': 10**9, 'use_tb_logger': False},
@@ -177,7 +178,7 @@ def measure_runs(figures: Figures, root: Path) -> None:
         figures.write(f'feeding_data_share_{name}', share, '%', '<= 2', iteration_ms=1e3 * seconds, step_ms=1e3 * alone)
         if name == 'raw_store_thread' and not meets(share, '<= 2'):
             with feeding(block(root, LOADERS[name])) as feeder:
-                profile(lambda: (model.feed_data(feeder.next()), model.optimize_parameters(1)), 'feeding', figures.out)
+                profile(lambda feeder=feeder, step=step: step(batch=feeder.next()), 'feeding', figures.out)
 
 
 def main() -> None:

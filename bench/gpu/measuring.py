@@ -52,7 +52,8 @@ class Figures:
         """
         line = {
             'part': self.part, 'figure': figure, 'value': value, 'unit': unit, 'goal': goal, **details,
-            'device': self.device, 'torch': torch.__version__, 'small': self.small, 'time': time.strftime('%FT%TZ', time.gmtime()),
+            'device': self.device, 'torch': torch.__version__, 'small': self.small,
+            'time': time.strftime('%FT%TZ', time.gmtime()),
         }  # fmt: skip
         with open(self.out / RESULTS, 'a', encoding='utf-8') as file:
             file.write(json.dumps(line) + '\n')

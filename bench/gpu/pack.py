@@ -2,10 +2,11 @@
 
     python bench/gpu/pack.py [--bench FOLDER] [--to bench/gpu/pack]
 
-``images.tar`` has the layout of FOLDER (default: BASICSR_EXT_BENCH_DIR): T91, Set14 and as much of BSD100 as there is room for,
-lossless; BSDS500's training images and the photographs, as WebP of quality 90; and the small published weights. Images take at
-most 30 MB. ``wheels`` are for Python 3.12 on x86-64 Linux: what an environment with torch, torchvision, OpenCV, scikit-image and
-pytest lacks. BasicSR has no wheel; it is built here, in pure Python. All of it and the working tree must be at most 64 MiB.
+``images.tar`` has the layout of FOLDER (default: BASICSR_EXT_BENCH_DIR): T91, Set14 and as much of BSD100 as there is room
+for, lossless; BSDS500's training images and the photographs, as WebP of quality 90; and the small published weights. Images
+take at most 30 MB. ``wheels`` are for Python 3.12 on x86-64 Linux: what an environment with torch, torchvision, OpenCV,
+scikit-image and pytest lacks. BasicSR has no wheel; it is built here, in pure Python. All of it and the working tree must be
+at most 64 MiB.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ PLATFORMS = ('manylinux_2_28_x86_64', 'manylinux_2_27_x86_64', 'manylinux_2_17_x
              'manylinux1_x86_64')  # fmt: skip
 LOSSLESS, LOSSY = 101, 90  # WebP's quality
 FOLDERS = {
-    'train/T91': LOSSLESS, 'Set14/HR': LOSSLESS, 'train/photos_560': LOSSY, 'train/BSDS500_train': LOSSY, 'BSD100/HR': LOSSLESS,
+    'train/T91': LOSSLESS, 'Set14/HR': LOSSLESS, 'train/photos_560': LOSSY, 'train/BSDS500_train': LOSSY,
+    'BSD100/HR': LOSSLESS,
 }  # fmt: skip
 WEIGHTS = ('ail_tea_vdsr.pth', 'ail_pre_vdsr_f13.pth', 'ail_ours_ail_r9_f13_s2.pth', 'lpips')
 

@@ -2,8 +2,8 @@
 
     python bench/gpu/tables.py [results.jsonl ...] [--docs docs/benchmarks.md]
 
-Several files are several runs; of a figure that stands in more than one, the last one counts, so that the order of files is that
-of time. What stands between the two marks in the page is replaced. A figure without a value is "not measured", with the reason.
+Several files are several runs, in the order of time: of a figure that stands in more than one, the last one counts. What
+stands between the two marks in the page is replaced. A figure without a value is "not measured", with the reason.
 """
 
 from __future__ import annotations
