@@ -22,15 +22,21 @@ def register() -> None:
     _register()
 
 
-def train(options, **arguments) -> None:
-    """Trains from an option file or a dictionary of options; see :func:`basicsr_ext.trainer.run.train`."""
+def train(options, **arguments):
+    """Trains from an option file or a dictionary of options, and returns what came out: folder, weights, scores.
+
+    See :func:`basicsr_ext.trainer.run.train`.
+    """
     from basicsr_ext.trainer.run import train as _train
 
-    _train(options, **arguments)
+    return _train(options, **arguments)
 
 
 def test(options, *arguments, **named):
-    """Tests from an option file or a dictionary of options; see :func:`basicsr_ext.evaluation.testing.run_test`."""
+    """Tests from an option file or a dictionary of options, and returns the scores.
+
+    See :func:`basicsr_ext.evaluation.testing.run_test`.
+    """
     from basicsr_ext.evaluation.testing import run_test
 
     return run_test(options, *arguments, **named)

@@ -25,6 +25,7 @@ def run_test(
     debug: bool = False,
     force_yml: Iterable[str] = (),
     root: str | os.PathLike | None = None,
+    quiet: bool = False,
 ) -> list[Scores]:
     """Tests with BasicSR's ``test_pipeline``; prints a table of scores, and writes them as JSON, Markdown and CSV.
 
@@ -39,6 +40,7 @@ def run_test(
         debug: BasicSR's debug mode.
         force_yml: Assignments such as ``val:save_img=true``.
         root: Where ``results`` is made; default: the option ``path.root``, or the working directory.
+        quiet: Leave BasicSR's banner and the networks' layers out of the log.
 
     Returns:
         Scores of each checkpoint on each set.
@@ -49,7 +51,7 @@ def run_test(
     source = read_source(options, force_yml)
     settings: dict[str, Any] = {'tool_version': __version__}
     if not weights:
-        done = run.test(source, launcher=launcher, debug=debug, root=root)
+        done = run.test(source, launcher=launcher, debug=debug, root=root, quiet=quiet)
         results = _results(done, Path(done.opt['path'].get('pretrain_network_g') or done.opt['name']).stem)
         _report(results, [(done.folder, results)], done.opt, settings)
         return results
@@ -58,7 +60,13 @@ def run_test(
     each: list[tuple[Path, list[Scores]]] = []
     for (label, file), last in zip(files.items(), [False] * (len(files) - 1) + [True], strict=True):
         done = run.test(
-            _with_weights(source, file), launcher=launcher, debug=debug, root=root, subfolder=label, leave_ranks=last
+            _with_weights(source, file),
+            launcher=launcher,
+            debug=debug,
+            root=root,
+            subfolder=label,
+            leave_ranks=last,
+            quiet=quiet,
         )
         each.append((done.folder, _results(done, label)))
         results = [scores for _, of_one in each for scores in of_one]

@@ -14,7 +14,7 @@ from basicsr_ext.errors import Stopped, UserError, diverged, first_of
 from basicsr_ext.models.together import Ranks
 from basicsr_ext.storage.weights import not_finite
 from basicsr_ext.trainer import checkpoints
-from basicsr_ext.trainer.metrics_log import MetricsLog
+from basicsr_ext.trainer.metrics_log import MetricsLog, read_metrics
 from basicsr_ext.trainer.ranks import from_first_rank, on_all_ranks
 from basicsr_ext.trainer.sampling import TrainSampler
 from basicsr_ext.trainer.stopping import StopRequests
@@ -185,6 +185,18 @@ class Keeper:
         metric = self.opt['logger'].get('keep_best')
         if metric and from_first_rank(record.get(metric, {}).get('iter') == iteration):
             self.save_is_due = True
+
+    def validations(self) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, Any]]]]:
+        """The run's validations, those before it was resumed too; all ranks must call it, and get the same.
+
+        Returns:
+            Set -> metric -> value in its last validation; set -> metric -> ``value`` and ``iteration`` of the best.
+        """
+        last, best = {}, {}
+        for line in read_metrics(self.metrics.path) if self.metrics is not None else []:
+            if line['event'] == 'validation':
+                last[line['dataset']], best[line['dataset']] = line['metrics'], line['best']
+        return from_first_rank((last, best))
 
     # ---- what ----------------------------------------------------------------------------------------------------
 

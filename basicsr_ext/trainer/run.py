@@ -24,6 +24,38 @@ if TYPE_CHECKING:
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+class Best(NamedTuple):
+    """The best value of a metric in a training.
+
+    Attributes:
+        value: In the metric's unit.
+        iteration: Of its validation.
+    """
+
+    value: float
+    iteration: int
+
+
+class TrainRun(NamedTuple):
+    """What came out of a training.
+
+    Attributes:
+        folder: The experiment's: weights, states, log, ``metrics.jsonl``, options as they were used.
+        weights: Label of a network, such as ``net_g`` -> file of its weights at the end of the run.
+        last: Set -> metric -> value in the last validation; empty without validation.
+        best: Set -> metric -> its best value, and the iteration of that.
+        iteration: The last one.
+        opt: Options as BasicSR completed them.
+    """
+
+    folder: Path
+    weights: dict[str, Path]
+    last: dict[str, dict[str, float]]
+    best: dict[str, dict[str, Best]]
+    iteration: int
+    opt: dict[str, Any]
+
+
 class TestRun(NamedTuple):
     """What came out of a test.
 
@@ -48,22 +80,48 @@ def train(
     debug: bool = False,
     force_yml: Iterable[str] = (),
     root: str | os.PathLike | None = None,
-) -> None:
+    quiet: bool = False,
+) -> TrainRun:
     """Trains with BasicSR's ``train_pipeline``.
 
     Args:
-        options: Path of an option file, or the options as a mapping.
+        options: Path of an option file, or the options as a mapping, in which ``_base_`` may name option files.
         launcher: ``none``, ``pytorch`` (under torchrun) or ``slurm``.
         auto_resume: Go on from the experiment's newest state, if there is one.
         debug: BasicSR's debug mode: short intervals, a name of its own.
         force_yml: Assignments such as ``train:total_iter=1000``.
         root: Where ``experiments`` and ``tb_logger`` are made; default: the option ``path.root``, or the working directory.
+        quiet: Leave BasicSR's banner and the networks' layers out of the log.
+
+    Returns:
+        What came out; the same on all ranks.
 
     Raises:
         UserError: Options, files or devices are not as they must be, or memory is short.
         Stopped: Ctrl-C or SIGTERM: the iteration was finished and saved.
     """
-    _run(True, options, launcher=launcher, auto_resume=auto_resume, debug=debug, force_yml=force_yml, root=root)
+    session = _run(
+        True,
+        options,
+        launcher=launcher,
+        auto_resume=auto_resume,
+        debug=debug,
+        force_yml=force_yml,
+        root=root,
+        quiet=quiet,
+    )
+    last, best = session.validations
+    return TrainRun(
+        folder=Path(session.opt['path']['experiments_root']),
+        weights={
+            path.stem.removesuffix('_latest'): path
+            for path in sorted(Path(session.opt['path']['models']).glob('*_latest.pth'))
+        },
+        last=last,
+        best={name: {metric: Best(**record) for metric, record in of_set.items()} for name, of_set in best.items()},
+        iteration=session.keeper.iteration,
+        opt=session.opt,
+    )
 
 
 def test(
@@ -75,6 +133,7 @@ def test(
     root: str | os.PathLike | None = None,
     subfolder: str = '',
     leave_ranks: bool = True,
+    quiet: bool = False,
 ) -> TestRun:
     """Tests with BasicSR's ``test_pipeline``; for several checkpoints, and tables, see ``evaluation.testing``.
 
@@ -86,6 +145,7 @@ def test(
         root: Where ``results`` is made.
         subfolder: Of ``results/<name>``, for what this test writes.
         leave_ranks: Whether this is the last test of the process: ranks can be joined once only.
+        quiet: As for :func:`train`.
 
     Returns:
         What came out.
@@ -102,6 +162,7 @@ def test(
         root=root,
         subfolder=subfolder,
         stay_in_ranks=not leave_ranks,
+        quiet=quiet,
     )
     return TestRun(session.gathered_scores, Path(session.opt['path']['results_root']), session.opt)
 
@@ -117,6 +178,7 @@ def _run(
     force_yml: Iterable[str],
     subfolder: str = '',
     stay_in_ranks: bool = False,
+    quiet: bool = False,
 ) -> Session:
     # before torch is imported: a file that is no YAML is refused at once
     source = options if isinstance(options, OptionSource) else read_source(options, force_yml)
@@ -129,7 +191,7 @@ def _run(
     with process_settings_kept():
         if source.values.get('deterministic') is True:
             fix_cublas_workspace()
-        return _run_checked(is_train, source, root, launcher, auto_resume, debug, subfolder, stay_in_ranks)
+        return _run_checked(is_train, source, root, launcher, auto_resume, debug, subfolder, stay_in_ranks, quiet)
 
 
 def _run_checked(
@@ -141,6 +203,7 @@ def _run_checked(
     debug: bool,
     subfolder: str,
     stay_in_ranks: bool,
+    quiet: bool,
 ) -> Session:
     """Checks the options, then runs BasicSR's pipeline."""
     import basicsr.test
@@ -160,7 +223,13 @@ def _run_checked(
     print_warnings(report)
     report.opened.clear()  # LMDB refuses to open a file twice in a process
     session = Session(
-        resolved(report, root), is_train=is_train, root=root, launcher=launcher, auto_resume=auto_resume, debug=debug
+        resolved(report, root),
+        is_train=is_train,
+        root=root,
+        launcher=launcher,
+        auto_resume=auto_resume,
+        debug=debug,
+        quiet=quiet,
     )
     if subfolder:
         session.write_results_to(subfolder)
@@ -175,6 +244,7 @@ def _run_checked(
             pipeline(str(root))
             if session.keeper is not None:
                 session.keeper.end_run()
+                session.validations = session.keeper.validations()
             session.gathered_scores = session.scores.gathered()
         if not is_train:
             _refuse_nan(session.gathered_scores)

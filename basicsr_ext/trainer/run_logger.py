@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import basicsr
+import torch
+import torchvision
 from basicsr.utils import MessageLogger
 from torch import nn
 
+import basicsr_ext
 from basicsr_ext.errors import diverged
 from basicsr_ext.models.loss_record import zero_losses
 from basicsr_ext.storage.weights import not_finite
@@ -79,3 +83,9 @@ class RunLogger(MessageLogger):
             self._told_zero.update(zero)
             self.logger.warning(zero_losses(zero, log_vars['iter']))
         self._nonzero.clear()
+
+
+def versions() -> str:
+    """The versions that a run's log tells, in one line."""
+    names = {'BasicSR': basicsr, 'basicsr_ext': basicsr_ext, 'PyTorch': torch, 'TorchVision': torchvision}
+    return 'Versions: ' + ', '.join(f'{name} {module.__version__}' for name, module in names.items())

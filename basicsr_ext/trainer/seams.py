@@ -40,8 +40,18 @@ def all_seams(session: Any) -> list[Seam]:
     from basicsr_ext.models.optimizers import build_optimizer
     from basicsr_ext.trainer import image_files, shared_validation, stock_models
     from basicsr_ext.trainer.datasets import build_dataset
+    from basicsr_ext.trainer.run_logger import versions
 
+    quiet = [
+        *(
+            Seam(f'basicsr.{pipeline}:get_env_info', versions, 'utils/logger.py:188', 'draws a banner of twelve lines')
+            for pipeline in ('train', 'test')
+        ),
+        Seam('basicsr.models.base_model:BaseModel.print_network', stock_models.print_network, 'models/base_model.py:132',
+             'writes a line for each layer'),
+    ]  # fmt: skip
     return [
+        *(quiet if session.quiet else []),
         Seam('basicsr.train:parse_options', session.parse_options, 'utils/options.py:82',
              'reads sys.argv, runs code found in YAML and --force_yml, and starts NCCL whatever the device'),
         Seam('basicsr.test:parse_options', session.parse_options, 'utils/options.py:82', 'as above'),
@@ -136,7 +146,7 @@ def check_basicsr(seams: list[Seam]) -> None:
     if basicsr.__version__ != BASICSR_VERSION:
         raise UserError(
             f'BasicSR: expected version {BASICSR_VERSION}, found {basicsr.__version__}. '
-            f'Install it with: pip install --no-build-isolation basicsr=={BASICSR_VERSION}'
+            'Install it with: python -m basicsr_ext.install_basicsr'
         )
     for seam in seams:
         try:

@@ -48,6 +48,7 @@ class Session:
         auto_resume: Go on from the newest state of the experiment, if there is one.
         debug: BasicSR's debug mode.
         force_yml: Assignments such as ``train:total_iter=1000``.
+        quiet: Leave BasicSR's banner and the networks' layers out of the log.
 
     Raises:
         UserError: The options cannot be read, or ask for devices that are not there.
@@ -63,6 +64,7 @@ class Session:
         auto_resume: bool = False,
         debug: bool = False,
         force_yml: Iterable[str] = (),
+        quiet: bool = False,
     ):
         self.options = option_files.read_options(options, force_yml)
         self.from_total: dict[KeyPath, FromTotal] = {}  # options that were computed from train.total_iter
@@ -77,6 +79,7 @@ class Session:
         self.root = root
         self.launcher = launcher
         self.auto_resume = auto_resume
+        self.quiet = quiet
         self.opt = option_files.complete_options(deepcopy(self.options), root, is_train, debug)
         if not is_train:
             self.opt['val'].setdefault('suffix', None)  # BasicSR looks it up where it saves images
@@ -91,6 +94,7 @@ class Session:
         self.stop_requests = StopRequests()
         self.scores = ScoreRecord()
         self.gathered_scores: dict[str, Scores] = {}
+        self.validations: tuple[dict, dict] = {}, {}  # of a training: the last results, and the best
 
     @property
     def on_cpu(self) -> bool:

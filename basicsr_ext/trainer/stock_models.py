@@ -95,3 +95,10 @@ def filter2D(img: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         kernel: (N or 1, k, k).
     """
     return basicsr_filter2D(img.contiguous(), kernel)
+
+
+def print_network(self, net: torch.nn.Module) -> None:
+    """Logs the kind of a network and the number of its parameters, without its layers."""
+    bare = self.get_bare_model(net)
+    size = sum(parameter.numel() for parameter in bare.parameters())
+    get_root_logger().info(f'Network: {type(bare).__name__}, with parameters: {size:,d}')
