@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,17 +12,21 @@ import numpy as np
 
 from basicsr_ext.data.pairing import found_template
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.alignment import Shift, best_shift
 from basicsr_ext.functional.perceptual_hash import BITS, hash_distances, turned_hashes
+from basicsr_ext.prepare.counting import counted
 from basicsr_ext.prepare.distances import DISTANCE
-from basicsr_ext.prepare.jobs import check_workers
-from basicsr_ext.prepare.survey import Seen, survey
+from basicsr_ext.prepare.jobs import check_workers, run_jobs
+from basicsr_ext.prepare.survey import FileSet, Seen, StoreSet, open_set, survey
 from basicsr_ext.report.tables import align
 from basicsr_ext.storage import ImageSpec
 
 Set = Mapping[str, Seen]
 
-
+_COMPARED = 50  # pairs whose contents are compared, unless all are
+_GAIN = 3.0  # dB by which a shifted LQ image must fit better
 _COPY = 'copy (warning)'
+_SHIFTED = 'shifted (warning)'
 
 
 class Problem(NamedTuple):
@@ -35,7 +40,7 @@ class Problem(NamedTuple):
     @property
     def is_warning(self) -> bool:
         """Whether the sets can be trained on as they are."""
-        return self.problem == _COPY
+        return self.problem in (_COPY, _SHIFTED)
 
 
 def check_sets(
@@ -46,6 +51,7 @@ def check_sets(
     filename_tmpl: str = '{}',
     tests: Sequence[str | Path] = (),
     distance: int = DISTANCE,
+    every_pair: bool = False,
     num_workers: int | None = None,
 ) -> list[Problem]:
     """Decodes all images, compares pairs, and looks for test images among those for training.
@@ -58,11 +64,14 @@ def check_sets(
         tests: Folders or stores of test images, of which no version may be among the GT images.
         distance: Bits of 256 in which the perceptual hashes of two versions of one image may differ. They find an image
             that was compressed, resized, flipped, rotated or cropped a little, but not one that was cut out of another.
+        every_pair: Compare the contents of all pairs, and not of 50 at most.
         num_workers: Processes; ``None``: one for each processor.
 
     Returns:
         Problems: missing, extra and damaged images, two of one name, names that no store takes, wrong sizes and scales,
-        channels, alpha, depths, test images; and as warnings GT images that are copies of others, pixel by pixel.
+        channels, alpha, depths, test images; and as warnings GT images that are copies of others, pixel by pixel,
+        and LQ images that show another place than their GT images, see
+        :func:`~basicsr_ext.functional.alignment.best_shift`.
 
     Raises:
         UserError: An argument is wrong, or a set cannot be opened.
@@ -74,14 +83,21 @@ def check_sets(
     if not isinstance(distance, int) or not 0 <= distance <= BITS:
         raise UserError(f'--distance: expected 0 to {BITS} bits, found {distance!r}.')
     workers = check_workers(num_workers)
-    gt_set = survey(gt, hashes=bool(tests), num_workers=workers)
+    gt_images = open_set(gt)
+    gt_set = survey(gt_images, Path(gt).name, hashes=bool(tests), num_workers=workers)
     problems = [*_alone('GT', gt_set), *_copies('GT', gt_set)]
     if lq is not None:
         assert scale is not None
-        lq_set = survey(lq, hashes=False, num_workers=workers)
+        lq_images = open_set(lq)
+        lq_set = survey(lq_images, Path(lq).name, hashes=False, num_workers=workers)
         problems += [*_alone('LQ', lq_set), *_pairs(gt_set, lq_set, scale, filename_tmpl)]
+        fitting = _fitting_pairs(gt_set, lq_set, scale, filename_tmpl)
+        compared = fitting if every_pair else _sample(fitting)
+        problems += _shifted(_Compare(gt_images, lq_images, scale), compared, workers)
     for test in tests:
-        problems += _versions(gt_set, survey(test, hashes=True, num_workers=workers), Path(test).name, distance)
+        name = Path(test).name
+        test_set = survey(open_set(test), name, hashes=True, num_workers=workers)
+        problems += _versions(gt_set, test_set, name, distance)
     return problems
 
 
@@ -163,6 +179,59 @@ def _pair(key: str, gt: ImageSpec, lq: ImageSpec, scale: int) -> Iterator[Proble
 
 def _fits(gt: ImageSpec, lq: ImageSpec, scale: int) -> bool:
     return all(0 <= gt[axis] - lq[axis] * scale < scale for axis in (0, 1))
+
+
+def _fitting_pairs(gt_set: Set, lq_set: Set, scale: int, template: str) -> list[tuple[str, str]]:
+    """Keys of pairs whose sizes fit."""
+    pairs = [(key, template.format(key)) for key in gt_set]
+    return [
+        (key, partner)
+        for key, partner in pairs
+        if (gt := gt_set[key].spec) and partner in lq_set and (lq := lq_set[partner].spec) and _fits(gt, lq, scale)
+    ]
+
+
+def _sample(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same 50 whenever a set is checked, and spread over it without a pattern, as sub-images have one."""
+    chosen = random.Random(0).sample(range(len(pairs)), min(len(pairs), _COMPARED))
+    return [pairs[index] for index in sorted(chosen)]
+
+
+class _Compare(NamedTuple):
+    """Compares the contents of a pair."""
+
+    gt: FileSet | StoreSet
+    lq: FileSet | StoreSet
+    scale: int
+
+    def __call__(self, pair: tuple[str, str]) -> tuple[str, Shift | None]:
+        key, partner = pair
+        return key, best_shift(self.gt.read(key), self.lq.read(partner), self.scale)
+
+
+def _shifted(compare: _Compare, pairs: Sequence[tuple[str, str]], num_workers: int) -> Iterator[Problem]:
+    """Pairs that fit far better when the LQ image is moved."""
+    found = dict(run_jobs(compare, pairs, num_workers=num_workers, description='contents of pairs', unit='pair'))
+    for key, _ in pairs:
+        shift = found[key]
+        if shift is not None and shift.psnr - shift.psnr_unshifted >= _GAIN:
+            yield Problem(
+                f'GT {key}',
+                _SHIFTED,
+                'the place that its LQ image shows',
+                f'LQ fits {_where(shift)}: {shift.psnr:.1f} dB instead of {shift.psnr_unshifted:.1f}',
+            )
+
+
+def _where(shift: Shift) -> str:
+    """Says in words where a GT image has what its LQ image shows."""
+    ways = (('down', 'up'), ('right', 'left'))
+    moved = [
+        f'{counted(abs(by), "pixel")} further {way[by < 0]}'
+        for by, way in zip((shift.rows, shift.columns), ways, strict=True)
+        if by
+    ]
+    return ' and '.join(moved)
 
 
 def _versions(gt_set: Set, test_set: Set, name: str, distance: int) -> Iterator[Problem]:

@@ -15,7 +15,8 @@ def add_check(commands: argparse._SubParsersAction) -> None:
         'check',
         help='look for mistakes in sets of images',
         description='Decodes all images, compares GT and LQ images, and looks for test images and for copies among the GT '
-        'images. Prints a table of problems. Exit status: 0: no problems, or only warnings (of copies); 1: problems; 2: the '
+        'images. Prints a table of problems. Exit status: 0: no problems, or only warnings (of copies, of pairs that show '
+        'different places); 1: problems; 2: the '
         'check cannot be made.',
     )
     parser.add_argument('--gt', required=True, metavar='PATH', help='folder or store of GT images')
@@ -43,6 +44,12 @@ def add_check(commands: argparse._SubParsersAction) -> None:
         metavar='BITS',
         help='of 256 in which the perceptual hashes of two versions of an image may differ (default: %(default)s)',
     )
+    parser.add_argument(
+        '--all',
+        action='store_true',
+        help='compare what all pairs show, and not 50 of them: a warning says where an LQ image fits its GT image 3 dB better '
+        'when it is moved by up to 3 pixels',
+    )
     add_num_workers(parser)
     parser.set_defaults(run=_run)
 
@@ -57,6 +64,7 @@ def _run(args: argparse.Namespace) -> None:
         filename_tmpl=args.filename_tmpl,
         tests=args.test,
         distance=args.distance,
+        every_pair=args.all,
         num_workers=args.num_workers,
     )
     if problems:

@@ -76,7 +76,11 @@ def _here(function: Callable[[Job], Any], jobs: Sequence[Job]) -> Iterator[Any]:
 
 
 def _in_workers(function: Callable[[Job], Any], jobs: Sequence[Job], num_workers: int) -> Iterator[Any]:
+    import cv2
+
     num_workers = min(num_workers, len(jobs))
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # ends its threads: a forked worker would wait for its copy of them for ever
     # Forking spares every worker the import of torch; each then keeps to one thread, so no pool of threads is missed.
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
     # The function may hold the names of all images: every worker gets it once, and then bare jobs.
@@ -98,6 +102,7 @@ def _in_workers(function: Callable[[Job], Any], jobs: Sequence[Job], num_workers
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
 def _start_worker(function: Callable[[Any], Any]) -> None:

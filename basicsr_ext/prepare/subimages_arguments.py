@@ -19,13 +19,33 @@ def add_subimages(commands: argparse._SubParsersAction) -> None:
     )
     add_paths(parser, 'folder or store of images', 'a path ending in .lmdb: a raw LMDB store; else a folder of PNGs')
     parser.add_argument(
+        '--input_lq',
+        '--input-lq',
+        metavar='PATH',
+        help='folder or store of LR images, to be cut at the same places, so that pairs fit; with --output_lq and --scale',
+    )
+    parser.add_argument('--output_lq', '--output-lq', metavar='PATH', help='as --output, for the LR images')
+    parser.add_argument(
+        '-s',
+        '--scale',
+        type=number,
+        help='crop images to a multiple of it first, as LR images are made of them; with --input_lq HR pixels per LR pixel',
+    )
+    parser.add_argument(
+        '--filename_tmpl',
+        '--filename-tmpl',
+        metavar='TEMPLATE',
+        help='name of an LR image, with {} in place of that of its HR image (default: equal names, but for an x2, x3, x4 or '
+        'x8 at the end)',
+    )
+    parser.add_argument(
         '--size',
         '--crop_size',
         '--crop-size',
         type=number,
         default=480,
         metavar='PIXELS',
-        help='height and width of a sub-image (default: 480; the scale-th part for LR images)',
+        help='height and width of a sub-image (default: 480; the scale-th part for LR images that are cut alone)',
     )
     parser.add_argument('--step', type=number, default=240, metavar='PIXELS', help='between neighbours (default: 240)')
     parser.add_argument(
@@ -54,6 +74,10 @@ def _run(args: argparse.Namespace) -> None:
     count = make_subimages(
         args.input,
         args.output,
+        input_lq=args.input_lq,
+        output_lq=args.output_lq,
+        scale=args.scale,
+        filename_tmpl=args.filename_tmpl,
         size=args.size,
         step=args.step,
         threshold=args.threshold,
@@ -61,4 +85,7 @@ def _run(args: argparse.Namespace) -> None:
         compress_level=args.compress_level,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}: {counted(count, "sub-image")}')
+    if args.output_lq is None:
+        print(f'{args.output}: {counted(count, "sub-image")}')
+    else:
+        print(f'{args.output}, {args.output_lq}: {counted(count, "pair")} of sub-images')

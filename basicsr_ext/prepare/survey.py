@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -44,31 +46,129 @@ class Seen(NamedTuple):
     misnamed: str = ''
 
 
-def survey(path: str | Path, *, hashes: bool, num_workers: int) -> dict[str, Seen]:
-    """Decodes every image of a folder or store.
+class FileSet(NamedTuple):
+    """A folder of images, some of which may be damaged.
+
+    Attributes:
+        folder: The folder.
+        files: Key -> path below the folder. A file whose key was taken has its extension in its own.
+        namesakes: Key of such a file -> the file that took its key.
+    """
+
+    folder: Path
+    files: Mapping[str, str]
+    namesakes: Mapping[str, str]
+
+    def keys(self) -> list[str]:
+        """Names of all images, sorted."""
+        return sorted(self.files)
+
+    def read(self, key: str) -> np.ndarray:
+        """Reads an image.
+
+        Raises:
+            HeaderError, DecodingError, OSError: It cannot be read.
+        """
+        return self._read(key, self._spec(key))
+
+    def look(self, key: str, hashes: bool) -> Seen:
+        """Sees what there is to see of an image, see :class:`Seen`."""
+        try:
+            spec = self._spec(key)
+            with (self.folder / self.files[key]).open('rb') as stream:
+                alpha = has_alpha(stream)
+            image = self._read(key, spec)
+        except (HeaderError, DecodingError) as error:
+            return Seen(damage=str(error).rstrip('.'))
+        except OSError as error:
+            return Seen(damage=str(error.strerror))
+        return _seen(spec, image, hashes, alpha)
+
+    def _spec(self, key: str) -> ImageSpec:
+        with (self.folder / self.files[key]).open('rb') as stream:
+            header = read_header(stream)
+        return ImageSpec(header.height, header.width, header.channels, np.dtype(f'uint{header.bits}'))
+
+    def _read(self, key: str, spec: ImageSpec) -> np.ndarray:
+        encoded = np.fromfile(self.folder / self.files[key], np.uint8)
+        return decode_window(encoded, spec, 0, 0, spec.height, spec.width)
+
+
+class StoreSet(NamedTuple):
+    """The images of a store, some of which may be damaged.
+
+    Attributes:
+        store: The store.
+        transparent: Keys of images with alpha.
+    """
+
+    store: ImageStore
+    transparent: frozenset[str]
+    namesakes: Mapping[str, str] = MappingProxyType({})
+
+    def keys(self) -> Sequence[str]:
+        """Names of all images, sorted."""
+        return self.store.keys()
+
+    def read(self, key: str) -> np.ndarray:
+        """Reads an image.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        return self.store.read(key)
+
+    def look(self, key: str, hashes: bool) -> Seen:
+        """Sees what there is to see of an image, see :class:`Seen`."""
+        spec, alpha = self.store.spec(key), key in self.transparent
+        try:
+            image = self.store.read(key)
+        except DepthError as error:
+            return Seen(spec._replace(dtype=np.dtype(f'uint{error.bits}')), alpha=alpha)
+        except UserError as error:
+            return Seen(damage=str(error).rstrip('.'))
+        return _seen(spec, image, hashes, alpha)
+
+
+def open_set(path: str | Path) -> FileSet | StoreSet:
+    """Opens a folder or a store, whatever is wrong with some of its images.
+
+    Raises:
+        UserError: There is no such set, it has no images, or a store cannot be opened at all.
+    """
+    path = Path(os.path.expanduser(path))
+    if path.is_dir() and path.suffix != '.lmdb' and not (path / 'data.mdb').exists():
+        return FileSet(path, *_by_key(list_images(path)))
+    store = open_store(path)
+    return StoreSet(store, frozenset(keys_with_alpha(store)))
+
+
+def survey(images: FileSet | StoreSet, description: str, *, hashes: bool, num_workers: int) -> dict[str, Seen]:
+    """Decodes every image of a set.
 
     Args:
-        path: Folder or store.
+        images: The set.
+        description: Its name, for the user.
         hashes: Whether perceptual hashes are computed.
         num_workers: Processes.
 
     Returns:
         Key -> what was seen, in the order of the keys.
-
-    Raises:
-        UserError: There is no such set, it has no images, or a store cannot be opened at all.
     """
-    path = Path(path).expanduser()
-    if path.is_dir() and path.suffix != '.lmdb' and not (path / 'data.mdb').exists():
-        files, namesakes = _by_key(list_images(path))
-        look = partial(_look_at_file, path, files, hashes)
-        keys = sorted(files)
-    else:
-        store = open_store(path)
-        look = partial(_look_into_store, store, set(keys_with_alpha(store)), hashes)
-        keys, namesakes = list(store.keys()), {}
-    seen = dict(run_jobs(look, keys, num_workers=num_workers, description=path.name))
-    return {key: seen[key]._replace(namesake=namesakes.get(key, ''), misnamed=unfit_key(key)) for key in keys}
+    look = partial(_look, images, hashes)
+    seen = dict(run_jobs(look, images.keys(), num_workers=num_workers, description=description))
+    return {
+        key: seen[key]._replace(namesake=images.namesakes.get(key, ''), misnamed=unfit_key(key))
+        for key in images.keys()
+    }
+
+
+def _look(images: FileSet | StoreSet, hashes: bool, key: str) -> tuple[str, Seen]:
+    return key, images.look(key, hashes)
+
+
+def _seen(spec: ImageSpec, image: np.ndarray, hashes: bool, alpha: bool) -> Seen:
+    return Seen(spec, perceptual_hash(image) if hashes else None, image_digest(image), alpha=alpha)
 
 
 def _by_key(found: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -81,30 +181,3 @@ def _by_key(found: list[str]) -> tuple[dict[str, str], dict[str, str]]:
             key = file
         files[key] = file
     return files, namesakes
-
-
-def _look_at_file(folder: Path, files: dict[str, str], hashes: bool, key: str) -> tuple[str, Seen]:
-    file = folder / files[key]
-    try:
-        with file.open('rb') as stream:
-            header = read_header(stream)
-            stream.seek(0)
-            alpha = has_alpha(stream)
-        spec = ImageSpec(header.height, header.width, header.channels, np.dtype(f'uint{header.bits}'))
-        image = decode_window(np.fromfile(file, np.uint8), spec, 0, 0, spec.height, spec.width)
-    except (HeaderError, DecodingError) as error:
-        return key, Seen(damage=str(error).rstrip('.'))
-    except OSError as error:
-        return key, Seen(damage=str(error.strerror))
-    return key, Seen(spec, perceptual_hash(image) if hashes else None, image_digest(image), alpha=alpha)
-
-
-def _look_into_store(store: ImageStore, transparent: set[str], hashes: bool, key: str) -> tuple[str, Seen]:
-    try:
-        image = store.read(key)
-    except DepthError as error:
-        return key, Seen(store.spec(key)._replace(dtype=np.dtype(f'uint{error.bits}')), alpha=key in transparent)
-    except UserError as error:
-        return key, Seen(damage=str(error).rstrip('.'))
-    spec, transparency = store.spec(key), key in transparent
-    return key, Seen(spec, perceptual_hash(image) if hashes else None, image_digest(image), alpha=transparency)

@@ -10,10 +10,11 @@ import pytest
 from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.perceptual_hash import hash_distances, perceptual_hash, turned_hashes
-from basicsr_ext.functional.resize import downsample
+from basicsr_ext.functional.resize import downsample, mod_crop
 from basicsr_ext.prepare.check import check_sets
 from basicsr_ext.prepare.distances import DISTANCE
 from basicsr_ext.prepare.stores import make_store
+from basicsr_ext.prepare.subimages import make_subimages
 
 SIDE = 64
 
@@ -228,6 +229,49 @@ def test_stores(sets, tmp_path):
     assert check_sets(*stores, scale=4, filename_tmpl='{}x4') == []
     assert {problem.problem for problem in check_sets(*stores, scale=2, filename_tmpl='{}x4')} == {'scale'}
     assert len(check_sets(stores[0], tests=[stores[0]])) == 5
+
+
+@pytest.fixture
+def cut_apart(tmp_path, folder_of, photos):
+    """Sub-images of which those at the right and the bottom show places that lie 2 HR pixels apart."""
+    hr = photos['astronaut'][100:291, 100:354]
+    folder_of(tmp_path / 'HR', {'a': hr})
+    folder_of(tmp_path / 'LR', {'a': downsample(mod_crop(hr, 3), 3)})
+    make_subimages(tmp_path / 'HR', tmp_path / 'GT', size=60, step=30)
+    make_subimages(tmp_path / 'LR', tmp_path / 'LQ', size=20, step=10)
+    return tmp_path
+
+
+def test_pairs_that_show_different_places_are_warnings(cut_apart, capsys):
+    assert check(cut_apart, '--lq', cut_apart / 'LQ', '--scale', 3, '--all') == 0
+    output = capsys.readouterr().out
+    found = {row[0]: row[3] for row in rows(output)}
+    # the last column and the last row of a grid of 8 x 6, wherever there is something to see
+    assert set(found) <= {f'GT a_s{n:03d}' for n in range(1, 49) if n % 8 == 0 or n > 40} and len(found) >= 8
+    assert found['GT a_s048'].startswith('LQ fits 1 pixel further up and 1 pixel further left: ')
+    assert output.endswith(f'no problems, {len(found)} warnings\n')
+
+
+def test_fifty_pairs_are_compared_unless_all_are_asked_for(tmp_path, folder_of, photos):
+    hr = {f'{n:02d}': photos['coffee'][n : n + 80, n : n + 80] for n in range(0, 120, 2)}
+    folder_of(tmp_path / 'GT', hr)
+    folder_of(tmp_path / 'LQ', {key: downsample(image[4:], 4) for key, image in hr.items()})
+    folder_of(tmp_path / 'cut', {key: image[:76] for key, image in hr.items()})
+    for every_pair, expected in ((False, 50), (True, 60)):
+        found = check_sets(tmp_path / 'cut', tmp_path / 'LQ', scale=4, every_pair=every_pair)
+        assert [p.problem for p in found] == ['shifted (warning)'] * expected
+        assert {p.found.split(':')[0] for p in found} == {'LQ fits 1 pixel further down'}
+
+
+def test_the_contents_of_real_pairs_are_not_doubted(bench_dir, tmp_path):
+    for scale in (2, 3, 4):
+        lq = bench_dir / f'Set5/LR_bicubic/X{scale}'
+        assert check_sets(bench_dir / 'Set5/HR', lq, scale=scale, filename_tmpl=f'{{}}x{scale}', every_pair=True) == []
+    for letter in 'hl':
+        (tmp_path / letter).mkdir()
+        for file in (bench_dir / 'realworld/City100_iPhoneX_crops').glob(f'*{letter}.png'):
+            (tmp_path / letter / f'{file.stem[:-1]}.png').symlink_to(file)
+    assert check_sets(tmp_path / 'h', tmp_path / 'l', scale=1, every_pair=True) == []
 
 
 def test_bad_arguments(sets, capsys):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing.queues
+import subprocess
+import sys
 from functools import partial
 from operator import add
 
@@ -13,8 +15,8 @@ import pytest
 
 from basicsr_ext.cli import main
 from basicsr_ext.prepare.jobs import run_jobs
-from basicsr_ext.prepare.lr import make_lr
 from basicsr_ext.prepare.stores import make_store
+from basicsr_ext.prepare.subimages import make_subimages
 from basicsr_ext.storage import open_store
 
 COUNTS = (6, 60)
@@ -84,11 +86,11 @@ def test_what_a_job_costs_does_not_grow_with_the_set(folders, tmp_path, sent, st
 
 
 def test_spawned_processes_make_the_same(folders, tmp_path, monkeypatch):
-    make_lr(folders / '6.lmdb', tmp_path / 'forked', 2, num_workers=2)
+    make_subimages(folders / '6.lmdb', tmp_path / 'forked', size=12, step=12, num_workers=2)
     monkeypatch.setattr(multiprocessing, 'get_all_start_methods', lambda: ['spawn'])
-    make_lr(folders / '6.lmdb', tmp_path / 'spawned', 2, num_workers=2)
+    make_subimages(folders / '6.lmdb', tmp_path / 'spawned', size=12, step=12, num_workers=2)
     forked, spawned = open_store(tmp_path / 'forked'), open_store(tmp_path / 'spawned')
-    assert forked.keys() == spawned.keys() and len(forked) == 6
+    assert forked.keys() == spawned.keys() and len(forked) == 24
     for key in forked.keys():
         assert forked.file(key).read_bytes() == spawned.file(key).read_bytes()
 
@@ -98,3 +100,18 @@ def test_functions_follow_one_another_in_one_process():
         assert sorted(run_jobs(partial(add, term), [1, 2, 3], num_workers=2, description='sums')) == [
             term + 1, term + 2, term + 3,
         ]  # fmt: skip
+
+
+OPENCV_BEFORE_FORKS = """
+import cv2, numpy as np
+from basicsr_ext.prepare.jobs import run_jobs
+cv2.setNumThreads(2)
+for _ in range(20):
+    cv2.cvtColor(np.zeros((1400, 2000, 3), np.uint8), cv2.COLOR_BGR2RGB)  # starts threads
+    assert sorted(run_jobs(abs, [1, 2], num_workers=2, description='numbers')) == [1, 2]
+assert cv2.getNumThreads() == 2
+"""
+
+
+def test_processes_start_after_opencv_has_used_its_threads():
+    subprocess.run([sys.executable, '-c', OPENCV_BEFORE_FORKS], check=True, timeout=100, capture_output=True)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.prepare.check import check_sets
+from basicsr_ext.prepare.lr import make_lr
 from basicsr_ext.prepare.subimages import make_subimages, subimage_starts
 from basicsr_ext.storage import open_store
 
@@ -98,3 +100,57 @@ def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):
     with pytest.raises(UserError, match='sub-images of "a" and "ax2" would have the same names'):
         make_subimages(both, tmp_path / 'sub', size=8)
     assert not (tmp_path / 'sub').exists()
+
+
+@pytest.fixture
+def hr_and_lr(tmp_path, folder_of, photos):
+    """HR images of which neither side is a multiple of 3, and their x3 LR images under the names of DIV2K."""
+    folder = folder_of(
+        tmp_path / 'HR', {'a': photos['astronaut'][100:291, 100:354], 'b': photos['coffee'][100:282, 100:341]}
+    )
+    make_lr(folder, tmp_path / 'LR', 3, suffix='x3')
+    return tmp_path
+
+
+def test_the_scale_crops_first(hr_and_lr, prepare):
+    prepare('subimages', '-i', hr_and_lr / 'HR', '-o', hr_and_lr / 'sub', '--size=60', '--step=30', '--scale=3')
+    prepare('subimages', '-i', hr_and_lr / 'LR', '-o', hr_and_lr / 'sub_lq', '--size=20', '--step=10')
+    store, lq = open_store(hr_and_lr / 'sub'), open_store(hr_and_lr / 'sub_lq')
+    assert store.keys() == lq.keys() and len(store) == 48 + 35
+    whole = open_store(hr_and_lr / 'HR')
+    np.testing.assert_array_equal(store.read('a_s048'), whole.read('a', 129, 192, 60, 60))
+    np.testing.assert_array_equal(store.read('b_s035'), whole.read('b', 120, 180, 60, 60))
+
+
+@pytest.mark.parametrize('ending', ['', '.lmdb'])
+def test_pairs_that_are_cut_together_fit(hr_and_lr, prepare, capsys, ending):
+    gt, lq = hr_and_lr / f'sub{ending}', hr_and_lr / f'sub_lq{ending}'
+    arguments = ['-i', hr_and_lr / 'HR', '--input_lq', hr_and_lr / 'LR', '-o', gt, '--output_lq', lq]
+    prepare('subimages', *arguments, '--size=60', '--step=30', '--scale=3')
+    assert capsys.readouterr().out == f'{gt}, {lq}: 83 pairs of sub-images\n'
+    whole, store = open_store(hr_and_lr / 'LR'), open_store(lq)
+    np.testing.assert_array_equal(store.read('a_s048'), whole.read('ax3', 43, 64, 20, 20))
+    assert check_sets(gt, lq, scale=3, every_pair=True) == []
+
+
+def test_pairs_that_do_not_belong_together_are_not_cut(hr_and_lr):
+    hr, lr, out, out_lq = (hr_and_lr / name for name in ('HR', 'LR', 'sub', 'sub_lq'))
+
+    def refused(message, **arguments):
+        arguments = {'input_lq': lr, 'output_lq': out_lq, 'scale': 3, 'size': 60, 'step': 30, **arguments}
+        with pytest.raises(UserError, match=message):
+            make_subimages(hr, out, **arguments)
+        assert sorted(path.name for path in hr_and_lr.iterdir()) == ['HR', 'LR']
+
+    refused('--size: expected a multiple of --scale, which is 3, found 61', size=61)
+    refused('--step: expected a multiple', step=31)
+    refused('--scale: expected an integer of at least 1', scale=0)
+    refused('--scale: .* which --input_lq needs, found none', scale=None)
+    refused('--input_lq and --output_lq: expected both', output_lq=None)
+    refused('--output_lq: expected another path', output_lq=out)
+    refused('2 of 2 LR images are not 2 times smaller .*"a" is 191x254, "ax3" is 63x84', scale=2)
+    refused('2 of 2 GT images have no LQ image', filename_tmpl='{}x4')
+    refused('--filename_tmpl: this is for LR images', input_lq=None, output_lq=None, filename_tmpl='{}x3')
+    for key in 'ab':
+        (lr / f'{key}x3.png').rename(lr / f'{key}_low.png')
+    refused(r'2 of 2 GT images have no LQ image.* All names fit --filename_tmpl "\{\}_low"')

@@ -107,13 +107,20 @@ def test_lmdb_options(prepare, calls):
 
 def test_subimages_options(prepare, calls, capsys):
     prepare('subimages', '-i', 'HR', '-o', 'sub')
+    pairs = {'input_lq': None, 'output_lq': None, 'scale': None, 'filename_tmpl': None}
     defaults = {'size': 480, 'step': 240, 'threshold': 0, 'skip_small': False, 'compress_level': 3, 'num_workers': None}
+    defaults |= pairs
     assert calls['make_subimages'] == (('HR', 'sub'), defaults)
     assert capsys.readouterr().out == 'sub: 7 sub-images\n'
     arguments = ['--crop_size=120', '--step=60', '--thresh_size=2', '--compress_level=1', '--skip_small']
     prepare('subimages', '-i', 'a', '-o', 'b', *arguments)
     changed = {'size': 120, 'step': 60, 'threshold': 2, 'skip_small': True, 'compress_level': 1, 'num_workers': None}
+    changed |= pairs
     assert calls['make_subimages'] == (('a', 'b'), changed)
+    pairs = {'input_lq': 'LR', 'output_lq': 'lq', 'scale': 3, 'filename_tmpl': '{}x3'}
+    arguments += ['--input_lq=LR', '--output_lq=lq', '--scale=3', '--filename_tmpl={}x3']
+    prepare('subimages', '-i', 'a', '-o', 'b', *arguments)
+    assert calls['make_subimages'] == (('a', 'b'), changed | pairs)
 
 
 def test_luma_options(prepare, calls):
