@@ -14,7 +14,8 @@
 # stop: it goes on.
 # Environment: ROOT, where the stores go (default datasets/benchmark); SCALES (default "2 3 4 8"); LUMA, where it is set, also
 # makes luminance in float32 for networks that are validated on it, such as Set5_luma_x2, with the suffix _LQ enlarged, and with
-# _small as it was before; BASICSR, how to call the command (default basicsr).
+# _small as it was before; NOISE, where it is set to a standard deviation on [0, 1] such as 0.01, also makes LR images with
+# Gaussian noise at x2, from ten seeds, such as Set5_LR_x2_noise0; BASICSR, how to call the command (default basicsr).
 source "$(dirname "$0")/common.sh"
 
 ROOT=${ROOT:-datasets/benchmark}
@@ -33,6 +34,15 @@ luminance() {
   done
 }
 
+# noisy HR NAME: ten stores of noisy LR images.
+noisy() {
+  local seed store
+  for seed in {0..9}; do
+    store=$ROOT/${2}_LR_x2_noise$seed.lmdb
+    once "$store" lr -i "$1" -o "$store" --scale 2 --noise_sigma "$NOISE" --noise_seed "$seed"
+  done
+}
+
 sets=("$@")
 for ((i = 0; i < $#; i += 2)); do
   [[ ${sets[i]} =~ ^($KNOWN)$ ]] || { echo "${sets[i]}: unknown set; known sets: ${KNOWN//|/, }." >&2; exit 2; }
@@ -42,5 +52,6 @@ while [ $# -gt 0 ]; do
   hr_and_lr "$2" "$1" ${SCALES:-2 3 4 8}
   # shellcheck disable=SC2086
   [ -z "${LUMA:-}" ] || luminance "$2" "$1" ${SCALES:-2 3 4 8}
+  [ -z "${NOISE:-}" ] || noisy "$2" "$1"
   shift 2
 done

@@ -3,15 +3,15 @@
 #
 # Where to get it: https://data.vision.ee.ethz.ch/cvl/DIV2K, "Train Data (HR images)" and "Validation Data (HR images)".
 # Licence: for academic research only, says that page; the copyright stays with the owners of the images. About 4.4 GB of PNGs
-# become some 26 GB of stores (raw pixels, read without decoding): HR 7.4, LR 3.1 for x2, x3 and x4 together, centroids 8.2 for x2
+# become some 26 GB of stores (raw pixels, read without decoding): HR 7.4, LR 3.2 for all scales together, centroids 8.2 for x2
 # and 7.0 for x4.
 #
-#   datasets_prep/div2k.sh images DIV2K_train_HR DIV2K_valid_HR     HR and MATLAB bicubic LR images (x2, x3, x4)
+#   datasets_prep/div2k.sh images DIV2K_train_HR DIV2K_valid_HR     HR and MATLAB bicubic LR images (x2, x3, x4, x8)
 #   datasets_prep/div2k.sh first_ten DIV2K_valid_HR                 of 0801-0810 alone, x4: what LFC-SR validates on
-#   basicsr train -opt options/train_vanilla_RCAN_x4.yml            a teacher: plain training
-#   datasets_prep/div2k.sh centroids RCAN_x4 [OPTIONS]              its centroids, with further options of
+#   basicsr train -opt options/train_vanilla_EDSR_x2.yml            a teacher: plain training
+#   datasets_prep/div2k.sh centroids EDSR_x2 [OPTIONS]              its centroids, with further options of
 #                                                                   "basicsr prepare centroids", e.g. --precision bf16
-#   basicsr train -opt options/train_ECO_RCAN_x4.yml
+#   basicsr train -opt options/train_ECO_EDSR_x2.yml
 #
 # The name after "centroids" is that of any options/train_vanilla_<name>.yml, which ends with its scale.
 # Whatever is stopped: run it again. Making a store needs its size twice for a while.
@@ -23,8 +23,8 @@ source "$(dirname "$0")/common.sh"
 ROOT=${ROOT:-datasets/DIV2K}
 
 images() {
-  hr_and_lr "$1" train 2 3 4
-  hr_and_lr "$2" valid 2 3 4
+  hr_and_lr "$1" train 2 3 4 8
+  hr_and_lr "$2" valid 2 3 4 8
 }
 
 first_ten() {

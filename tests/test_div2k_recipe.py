@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import basicsr_ext
@@ -15,6 +15,7 @@ import basicsr_ext
 basicsr_ext.register()
 
 import pytest
+from command_server import command_server
 from run_helpers import log_text, write_images
 
 from basicsr_ext.cli import main
@@ -23,6 +24,7 @@ from basicsr_ext.storage import open_store
 from basicsr_ext.trainer.options import load_yaml
 
 ROOT = Path(__file__).parents[1]
+KINDS = ('HR', 'LR_x2', 'LR_x3', 'LR_x4', 'LR_x8')
 FORCED = {
     'EDSR_x2': ['network_g:num_feat=4', 'network_g:num_block=1', 'datasets:train:gt_size=48'],
     'RCAN_x4': ['network_g:num_feat=16', 'network_g:num_group=1', 'network_g:num_block=1', 'datasets:train:gt_size=64'],
@@ -32,11 +34,17 @@ SHORT += ['datasets:train:num_worker_per_gpu=0', 'datasets:train:batch_size_per_
 SHORT += ['datasets:train:dataset_enlarge_ratio=4']
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick_command(tmp_path_factory) -> Iterator[None]:
+    """Recipes call a command that starts at once."""
+    with pytest.MonkeyPatch.context() as patch, command_server(tmp_path_factory.mktemp('command')) as program:
+        patch.setenv('BASICSR', str(program))
+        yield
+
+
 def recipe(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = {
         **os.environ,
-        'BASICSR': f'{sys.executable} -m basicsr_ext',
-        'PYTHONPATH': str(ROOT),
         'OMP_NUM_THREADS': '1',
     }
     command = ['bash', str(ROOT / 'datasets_prep/div2k.sh'), *arguments]
@@ -45,7 +53,8 @@ def recipe(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 def train(name: str, case: str) -> None:
     path = ROOT / f'options/train_{name}_{case}.yml'
-    assert main(['train', '-opt', str(path), '--force_yml', *SHORT, *FORCED[case]]) == 0
+    anew = ['path:pretrain_network_g=~', 'path:pretrain_network_g_leave_out=~']
+    assert main(['train', '-opt', str(path), '--force_yml', *SHORT, *FORCED[case], *anew]) == 0
 
 
 @pytest.fixture(scope='module')
@@ -67,12 +76,12 @@ def named_stores(path: Path) -> set[str]:
 
 def test_images(images):
     again = recipe(images, 'images', 'DIV2K_train_HR', 'DIV2K_valid_HR')
-    assert again.returncode == 0 and again.stdout.count('is there') == 8
+    assert again.returncode == 0 and again.stdout.count('is there') == 10
     made = {p.name for p in (images / 'datasets/DIV2K').iterdir()}
-    assert made == {f'{part}_{kind}.lmdb' for part in ('train', 'valid') for kind in ('HR', 'LR_x2', 'LR_x3', 'LR_x4')}
+    assert made == {f'{part}_{kind}.lmdb' for part in ('train', 'valid') for kind in KINDS}
     for part in ('train', 'valid'):
         hr = open_store(images / f'datasets/DIV2K/{part}_HR.lmdb')
-        for scale in (2, 3, 4):
+        for scale in (2, 3, 4, 8):
             lr = open_store(images / f'datasets/DIV2K/{part}_LR_x{scale}.lmdb')
             assert lr.keys() == hr.keys()
             for key in hr.keys():

@@ -23,6 +23,8 @@ from command_server import command_server
 from run_helpers import TINY_EDSR, write_images, write_options
 
 from basicsr_ext.functional.resize import downsample, mod_crop
+from basicsr_ext.trainer.checking import check_options
+from basicsr_ext.trainer.checking.source import read_source
 from basicsr_ext.trainer.options import load_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +64,7 @@ def made(tmp_path_factory, photos) -> Iterator[dict[str, set[str]]]:
         file.rename(file.with_suffix('.PNG'))
     stores = {}
     with _one_processor(), command_server(tmp_path_factory.mktemp('command')) as program:
-        environment = {**os.environ, 'BASICSR': str(program), 'OMP_NUM_THREADS': '1', 'LUMA': '1'}
+        environment = {**os.environ, 'BASICSR': str(program), 'OMP_NUM_THREADS': '1', 'LUMA': '1', 'NOISE': '0.01'}
         for recipe in CALLS:
             before = _stores(folder)
             calls = [_call(call) for call in CALLS[recipe]]
@@ -148,3 +150,13 @@ def test_weights_are_those_of_another_file(path):
         _, folder, models, _ = Path(weights).parts
         assert models == 'models'
         assert folder != path.stem and _options(ROOT / f'options/{folder}.yml')['name'] == folder
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_options_are_sound_but_for_files_that_are_not_here(tmp_path, path):
+    is_train = path.stem.startswith('train_')
+    report = check_options(read_source(path), is_train=is_train, root=tmp_path, launcher=None)
+    absent = re.compile('was asked for|needs the package')  # weights that tests do not fetch, and extras
+    problems = [problem for problem in report.problems if problem.path not in report.paths]
+    assert [str(problem) for problem in problems if not absent.search(str(problem))] == []
+    assert report.values['name'] == path.stem

@@ -220,6 +220,17 @@ class TrainingModel(SRModel):
         value = value.to(self.device, non_blocking=True).contiguous()
         return to_unit_range(value)
 
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Moves the schedulers, but for those that the guard holds; called by BasicSR's training loop before an iteration."""
+        schedulers, guard = self.schedulers, self.guard
+        if guard is not None:
+            held = [player.scheduler for player in self.players.values() if guard.holds_scheduler(player.name)]
+            self.schedulers = [scheduler for scheduler in schedulers if scheduler not in held]
+        try:
+            super().update_learning_rate(current_iter, warmup_iter)
+        finally:
+            self.schedulers = schedulers
+
     def optimize_parameters(self, current_iter: int) -> None:
         """Runs one iteration; called by BasicSR's training loop.
 

@@ -21,6 +21,8 @@ class AlphaSchedule(OptionBlock):
         shift: Moves the sigmoid (the paper's Fig. 5).
         at: Progress at which the step goes from 0 to 1.
         value: Of the constant.
+        hold: Iterations for which alpha stays what it is in the first of them; 1 moves it every iteration, as the paper. (The
+            published code holds it for an epoch.)
     """
 
     type: Literal['linear', 'sigmoid', 'cosine', 'step', 'constant'] = 'linear'
@@ -28,6 +30,7 @@ class AlphaSchedule(OptionBlock):
     shift: float = 0.0
     at: float = Field(default=0.5, ge=0, le=1)
     value: float = Field(default=1.0, ge=0, le=1)
+    hold: int = Field(default=1, ge=1)
 
     def alpha(self, iteration: int, total: int) -> float:
         """Returns alpha of an iteration: a pure function, in [0, 1].
@@ -36,7 +39,8 @@ class AlphaSchedule(OptionBlock):
             iteration: Counted from 1.
             total: ``train.total_iter``.
         """
-        p = centroid.progress(iteration, self.end or total)
+        first = iteration - (iteration - 1) % self.hold
+        p = centroid.progress(first, self.end or total)
         match self.type:
             case 'linear':
                 alpha = centroid.linear_alpha(p)

@@ -20,11 +20,14 @@ class GuardOptions(OptionBlock):
         factor: A step is skipped where its loss exceeds this many times the last accepted loss.
         initial: What counts as the last accepted loss before the first step, on the scale of the weighted loss.
         max_skips: Skips in a row after which the run stops.
+        hold_scheduler: Whether the player's learning rate stays too where a step is skipped, as in the published code of ECO,
+            whose schedule then ends later. By default it goes by the iteration.
     """
 
     factor: float = Field(default=5.0, gt=1)
     initial: float = Field(default=100.0, gt=0)
     max_skips: int = Field(default=10, ge=1)
+    hold_scheduler: bool = False
 
 
 class Guard:
@@ -69,6 +72,10 @@ class Guard:
                 'train.guard.initial sets what the first loss is compared with.'
             )
         return False
+
+    def holds_scheduler(self, player: str) -> bool:
+        """Whether a player's scheduler stays where it is, since its last step was skipped."""
+        return self.options.hold_scheduler and self.skips.get(player, 0) > 0
 
     def extra_state(self) -> dict[str, Any]:
         """Returns what a resumed run needs."""

@@ -59,6 +59,8 @@ def images(seed=0):
         ({'type': 'linear', 'end': 2}, [0, 0.5, 1, 1]),
         ({'type': 'step', 'at': 0.5}, [0, 0, 1, 1]),
         ({'type': 'constant', 'value': 0.3}, [0.3] * 4),
+        ({'type': 'linear', 'hold': 2}, [0, 0, 0.5, 0.5]),
+        ({'type': 'linear', 'hold': 3}, [0, 0, 0, 0.75]),
         ({'type': 'cosine'}, [0, 0.146447, 0.5, 0.853553]),
         # 1.2 (sigmoid(10 (p - 0.5)) - 0.5) is -0.50897 and 0.50897 at the quarters, and is clamped to 0.5
         ({'type': 'sigmoid'}, [0, 0, 0.5, 1]),
@@ -73,7 +75,7 @@ def test_alpha_of_each_iteration(schedule, expected):
 @pytest.mark.parametrize(
     'schedule',
     [{}, {'end': 700}, {'type': 'sigmoid', 'shift': -2}, {'type': 'sigmoid', 'shift': 2}, {'type': 'step', 'at': 0.25},
-     {'type': 'cosine'}, {'type': 'constant', 'value': 1}, {'type': 'constant', 'value': 0.5}],
+     {'type': 'cosine'}, {'hold': 64, 'end': 700}, {'type': 'constant', 'value': 1}, {'type': 'constant', 'value': 0.5}],
 )  # fmt: skip
 def test_last_mixed_iteration_is_the_last_with_alpha_below_one(schedule):
     schedule = AlphaSchedule(**schedule)
@@ -431,10 +433,11 @@ def test_option_files_have_the_papers_settings():
     from basicsr_ext.trainer.options import load_yaml
 
     folder = Path(__file__).parents[2] / 'options'
+    lamb = ('Lamb', 1.6e-3, 128), (125000, 'CosineAnnealingRestartLR')
     expected = {
-        'RCAN_x4': ('Adam', 1e-4, 16, 192, 1000000, 'MultiStepLR'),
-        'EDSR_x2': ('Lamb', 1.6e-3, 128, 96, 125000, 'CosineAnnealingRestartLR'),
+        f'{network}_x{scale}': (*lamb[0], 48 * scale, *lamb[1]) for network in ('EDSR', 'RCAN') for scale in (2, 3, 4)
     }
+    expected['RCAN_x4'] = ('Adam', 1e-4, 16, 192, 1000000, 'MultiStepLR')
     for case, settings in expected.items():
         eco, vanilla = (load_yaml(folder / f'train_{name}_{case}.yml') for name in ('ECO', 'vanilla'))
         for options in (eco, vanilla):
@@ -443,14 +446,51 @@ def test_option_files_have_the_papers_settings():
             assert (*found, train['total_iter'], train['scheduler']['type']) == settings
             assert train['ema_decay'] == 0 and train['grad_clip'] == {'value': 0.1}
             assert train['pixel_opt'] == {'type': 'L1Loss', 'loss_weight': 255, 'reduction': 'mean'}
-            assert ('guard' in train) == case.startswith('RCAN')
+            assert train['guard'] == {'factor': 5, 'initial': 100, 'max_skips': 100}
+            assert options['scale'] == options['network_g']['upscale'] == int(case[-1])
+            assert {metric['crop_border'] for metric in options['val']['metrics'].values()} == {options['scale']}
         assert eco['train']['eco'] == {'objective': 'eco', 'schedule': {'type': 'linear'}}
+        for name, options in (('ECO', eco), ('vanilla', vanilla)):
+            network, scale = case.split('_')
+            start = None if scale == 'x2' else f'experiments/train_{name}_{network}_x2/models/net_g_latest.pth'
+            assert options['path'].pop('pretrain_network_g') == start
+            assert options['path'].get('pretrain_network_g_leave_out') == (['upsample'] if start else None)
         for options in (eco, vanilla):  # the twins differ in nothing else
             for block, key in ((options, 'name'), (options, 'manual_seed'), (options['train'], 'eco')):
                 block.pop(key)
             for key in ('type', 'dataroot_centroid', 'dataroot_centroid_lq'):
                 options['datasets']['train'].pop(key, None)
         assert eco == vanilla
+
+
+def test_the_pairs_that_are_compared_have_one_seed():
+    from pathlib import Path
+
+    from basicsr_ext.trainer.options import load_yaml
+
+    folder = Path(__file__).parents[2] / 'options'
+
+    def loaded(name, case):
+        return load_yaml(folder / f'train_{name}_{case}.yml')
+
+    pairs = {('ECO', 'vanilla-seed0'): ['EDSR_x2', 'RCAN_x4', 'EDSR-baseline_x2']}
+    pairs |= {('ECO-code', 'vanilla-code'): ['EDSR_x2', 'RCAN_x4']}
+    pairs |= {(f'ECO-{kind}', f'vanilla-{kind}'): ['EDSR_x2'] for kind in ('l2', 'noise')}
+    for (method, plain), cases in pairs.items():
+        for case in cases:
+            eco, vanilla = loaded(method, case), loaded(plain, case)
+            assert eco['manual_seed'] == vanilla['manual_seed'] == 0
+            assert loaded('vanilla', case)['manual_seed'] == 1  # makes the centroids
+            for key in ('network_g', 'scale', 'val'):
+                assert eco[key] == vanilla[key]
+            differing = {'eco'} | ({'optim_g'} if (method, case) == ('ECO-code', 'EDSR_x2') else set())
+            assert {key for key in eco['train'] if eco['train'][key] != vanilla['train'][key]} == differing
+    code = loaded('ECO-code', 'EDSR_x2')['train']
+    assert code['optim_g']['lr'] == 3.2e-3 and loaded('vanilla-code', 'EDSR_x2')['train']['optim_g']['lr'] == 1.6e-3
+    for case in ('EDSR_x2', 'RCAN_x4'):
+        code = loaded('ECO-code', case)['train']
+        assert code['eco']['schedule'] == {'type': 'sigmoid', 'hold': 625}
+        assert code['guard']['hold_scheduler'] and code['optim_g']['type'] == 'Lamb' and code['optim_g']['adam_debias']
 
 
 def test_vanilla_objective_equals_stock_training(prepared, tmp_path, monkeypatch):

@@ -52,6 +52,25 @@ def test_skips_between_two_printed_lines_are_counted_also_over_a_resume(tmp_path
     assert model.get_current_log()['skipped'] == 0
 
 
+@pytest.mark.parametrize('held', [False, True])
+def test_a_schedule_may_rest_where_a_step_is_skipped_also_over_a_resume(tmp_path, held):
+    """Milestone 3: the rate of iteration 4 is halved, or that of iteration 6 where two steps were skipped before."""
+    changes = {'guard': {'hold_scheduler': held}}
+    model, rates = make_model(tmp_path, **changes), []
+    for iteration in range(1, 8):
+        if iteration == 4:  # in the middle of two skips
+            state = model.extra_state()
+            schedulers = [scheduler.state_dict() for scheduler in model.schedulers]
+            optimizers = [optimizer.state_dict() for optimizer in model.optimizers]
+            model = make_model(tmp_path, **changes)
+            model.load_extra_state(state)
+            model.resume_training({'optimizers': optimizers, 'schedulers': schedulers})
+        step(model, iteration, spoiled=iteration in (3, 4))
+        rates.append(model.get_current_learning_rate()[0])
+    falls = 5 if held else 3
+    assert rates == [1e-3] * falls + [5e-4] * (7 - falls)
+
+
 def test_without_guard_and_fp16_nothing_is_counted(tmp_path):
     model = make_model(tmp_path)
     step(model, 1)
