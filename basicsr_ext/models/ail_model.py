@@ -209,17 +209,11 @@ class AILModel(TrainingModel):
             output: (N, C, H, W), [0, 1].
             gt: What :meth:`prepare_batch` made: (N, 2 C, H, W).
         """
-        pixel = self._pixel_loss
+        pixel = self.criteria['pixel']
         target, other = gt.chunk(2, 1)
         if self.ail.form == 'distillation':
             return {'l_pix': pixel(output, target), 'l_distill': self.ail.distillation_weight * pixel(output, other)}
         return {'l_pix': pixel(output * other, target * other)}
-
-    def _pixel_loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """``pixel_opt``; a sum is that over the batches of all ranks, whose gradients are averaged."""
-        pixel = self.criteria['pixel']
-        ranks = self.opt['world_size'] if getattr(pixel, 'reduction', 'mean') == 'sum' else 1
-        return pixel(output, target) * ranks
 
     # ---- state ---------------------------------------------------------------------------------------------------
 

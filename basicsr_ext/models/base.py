@@ -25,6 +25,7 @@ from basicsr_ext.models.loss_record import LossRecord, zero_losses
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
 from basicsr_ext.models.player import GradClip, Player
 from basicsr_ext.models.step_options import StepOptions
+from basicsr_ext.models.together import sum_over_ranks
 
 Losses = Mapping[str, torch.Tensor]
 
@@ -103,6 +104,8 @@ class TrainingModel(SRModel):
         if self.ema_decay > 0:
             self._build_ema_network()
         self.build_criteria()
+        for criterion in self.criteria.values():
+            sum_over_ranks(criterion, self.opt['world_size'])
         self.setup_players()
         self.step.check_accumulation(self.opt, len(self.players))
         self.net_g.train()

@@ -100,7 +100,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
 
     def setup_players(self) -> None:
         start, total = self.lfcsr.admm_start_iter, self.opt['train']['total_iter']
-        players = self.lfcsr.players(total)
+        players = self._players_made()
         get_root_logger().info(
             f'LFC-SR: both stages together for {min(start, total)} iterations, then in turn for {max(0, total - start)}.'
         )
@@ -108,6 +108,18 @@ class LFCSRModel(StageValidation, AdversarialModel):
             self.add_player(name, self.moved_by(name, {'g': self.net_g}))
         if 'p' in players:
             self.add_discriminator()
+
+    def _players_made(self) -> tuple[str, ...]:
+        """Those that move, and where a run is pretraining alone, those that would move if it went on for longer.
+
+        A checkpoint then has the same players whatever ``total_iter`` is.
+        """
+        train, start = self.opt['train'], self.lfcsr.admm_start_iter
+        has_turns = self.step.accumulate == 1 and all(
+            train.get(f'optim_{player}') and (train.get(f'scheduler_{player}') or train.get('scheduler'))
+            for player in 'op'
+        )
+        return self.lfcsr.players(max(train['total_iter'], start + 1) if has_turns else train['total_iter'])
 
     @classmethod
     def moved_by(cls, player: str, networks: Mapping[str, nn.Module]) -> nn.Module | None:

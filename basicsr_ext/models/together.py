@@ -1,9 +1,11 @@
-"""Long work that the ranks of a run share, in the middle of an iteration."""
+"""What the ranks of a run share: sums of losses, and long work in the middle of an iteration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from torch import nn
 
 from basicsr_ext.errors import UserError
 
@@ -63,3 +65,18 @@ class Ranks(NamedTuple):
     def on_first(self, task: Callable[[], Any]) -> Any:
         """Does a task on the first rank; returns what came out on all of them, which must call it. Errors as above."""
         return self.together(task if self.rank == 0 else _nothing)[0]
+
+
+def sum_over_ranks(loss: nn.Module, world_size: int) -> None:
+    """Makes a loss that is a sum over a batch (``reduction: sum``) one over the batches of all ranks together.
+
+    Gradients and logged values are averaged over the ranks. That is right for means, and a sum would be divided by the number
+    of ranks, which its factor here undoes.
+
+    Args:
+        loss: Any; losses that are no sums are left as they are.
+        world_size: Number of ranks.
+    """
+    reduction = getattr(getattr(loss, 'loss_op', loss), 'reduction', None)  # loss_op: of BasicSR's GANFeatLoss
+    if world_size > 1 and reduction == 'sum':
+        loss.register_forward_hook(lambda _module, _inputs, value: value * world_size)

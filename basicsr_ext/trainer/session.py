@@ -32,7 +32,7 @@ from basicsr_ext.trainer.randomness import KeyedDataset
 from basicsr_ext.trainer.run_logger import RunLogger
 from basicsr_ext.trainer.sampling import Position, TrainSampler
 from basicsr_ext.trainer.score_record import ScoreRecord, Scores
-from basicsr_ext.trainer.stock_losses import tell_losses_the_iteration
+from basicsr_ext.trainer.stock_losses import sum_losses_over_ranks, tell_losses_the_iteration
 from basicsr_ext.trainer.stopping import StopRequests
 from basicsr_ext.trainer.workers import start_worker, worker_context
 
@@ -321,6 +321,7 @@ class Session:
             self.scores.follow(model)
         if self.is_train:
             tell_losses_the_iteration(model)
+            sum_losses_over_ranks(model)
             self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests, self.data)
             if hasattr(model, 'bind'):
                 model.bind(self.train_set)

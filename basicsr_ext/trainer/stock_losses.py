@@ -1,6 +1,6 @@
-"""What losses need of a model that knows nothing of it: to be told the iteration, and to be kept in checkpoints.
+"""What losses need of a model that knows nothing of it: to be told the iteration, summed over ranks, kept in checkpoints.
 
-BasicSR's own models hold each loss as an attribute, such as ``cri_pix``. Our models do both for the losses in their
+BasicSR's own models hold each loss as an attribute, such as ``cri_pix``. Our models do all of it for the losses in their
 ``criteria`` themselves.
 """
 
@@ -10,6 +10,9 @@ import functools
 from typing import Any
 
 from torch import nn
+
+from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.together import sum_over_ranks
 
 
 def tell_losses_the_iteration(model: Any) -> None:
@@ -26,6 +29,14 @@ def tell_losses_the_iteration(model: Any) -> None:
         original(current_iter)
 
     model.optimize_parameters = optimize_parameters
+
+
+def sum_losses_over_ranks(model: Any) -> None:
+    """Makes those of BasicSR's losses that are sums over a batch, such as ``cri_pix``, sums over all ranks' batches."""
+    if isinstance(model, TrainingModel):
+        return  # does it itself
+    for loss in {value for value in vars(model).values() if isinstance(value, nn.Module)}:
+        sum_over_ranks(loss, model.opt['world_size'])
 
 
 def loss_states(model: Any) -> dict[str, Any]:

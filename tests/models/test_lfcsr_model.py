@@ -28,7 +28,18 @@ from lfcsr_runs import (
     with_all_losses,
     with_discriminator,
 )
-from run_helpers import TINY_EDSR, final_state, forked, log_text, model_options, on_ranks, run, write_options
+from run_helpers import (
+    TINY_EDSR,
+    assert_same_weights,
+    final_state,
+    forked,
+    log_text,
+    model_options,
+    network_weights,
+    on_ranks,
+    run,
+    write_options,
+)
 from torch.nn import functional
 
 from basicsr_ext.cli import main
@@ -235,6 +246,21 @@ def test_a_batch_of_another_size_is_refused(images, tmp_path, resumed):
         play(model, batches(1, size=1), first=2)
     options = lfcsr_options(images, admm_start_iter=0, constraint='regularizer', regularizer_weight=1.0)
     play(play(built(options, tmp_path), batches(1)), batches(1, size=1), first=2)  # has no dual variable
+
+
+def test_a_run_of_pretraining_alone_may_go_on_into_the_turns(images, tmp_path):
+    """As one that was long enough from the beginning, with the discriminator."""
+    options = with_discriminator(lfcsr_options(images))
+    options['train']['total_iter'] = 4
+    (tmp_path / 'whole').mkdir(), (tmp_path / 'parts').mkdir()
+    assert train(tmp_path / 'whole', options) == 0
+    options['train']['total_iter'] = 2
+    assert train(tmp_path / 'parts', options) == 0
+    options['train']['total_iter'] = 4
+    assert train(tmp_path / 'parts', options, '--auto_resume') == 0
+    for label in ('net_g', 'net_d'):
+        whole, parts = (network_weights(tmp_path / name, label=label) for name in ('whole', 'parts'))
+        assert_same_weights(whole, parts)
 
 
 def test_resuming_with_other_batches_is_refused(images, tmp_path, capfd):
