@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -46,6 +47,13 @@ def diverged(what: str) -> UserError:
         f'The training diverged: {what}. It ends here; checkpoints saved before are unharmed. Start anew, from one of them '
         '(path.pretrain_network_g) or from the beginning, with a lower learning rate, train.grad_clip or train.guard.'
     )
+
+
+def brief(text: Any, length: int = 80) -> str:
+    """Cuts what a message quotes to a readable length, on one line."""
+    line = str(text)
+    line = line if line.isprintable() else repr(line)[1:-1]
+    return line if len(line) <= length else f'{line[: length - 3]}...'
 
 
 def first_of(texts: Sequence[str], count: int = 3) -> str:

@@ -1,9 +1,8 @@
-"""What several networks share: checks of their options, enlarging, first weights, names of published weights."""
+"""What several networks share: checks of their options, enlarging, first weights."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -106,22 +105,3 @@ class Normalization(nn.Module):
         """Returns ``image / img_range + mean``."""
         image = image if self.img_range == 1 else image / self.img_range
         return image if self.mean is None else image + self.mean
-
-
-def rename_keys(
-    state: Mapping[str, Tensor], rules: Mapping[str, str | Callable[[re.Match[str]], str]]
-) -> dict[str, Tensor]:
-    """Renames tensors; those whose names no rule knows keep them.
-
-    Args:
-        state: Tensors by name.
-        rules: Regular expression that the beginning of a name matches -> its replacement.
-    """
-    renamed = {}
-    for key, tensor in state.items():
-        for pattern, replacement in rules.items():
-            new_key, found = re.subn(rf'\A{pattern}', replacement, key)
-            if found:
-                break
-        renamed[new_key if found else key] = tensor
-    return renamed

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from basicsr_ext.archs.building import check_at_least, rename_keys
+from basicsr_ext.archs.building import check_at_least
 from basicsr_ext.archs.han_arch import DIV2K_MEAN
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.wavelet import haar_dwt, haar_idwt
+from basicsr_ext.storage.tensor_names import rename_keys
 
 BANDS = ('ll', 'lh', 'hl', 'hh')
 # What each band is made from, in order: the first stage goes from LL to HH, the second one back. "ll1" is LL after stage 1.

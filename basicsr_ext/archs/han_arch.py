@@ -9,9 +9,10 @@ from basicsr.archs.arch_util import Upsample
 from basicsr.archs.rcan_arch import ResidualGroup
 from torch import Tensor, nn
 
-from basicsr_ext.archs.building import check_at_least, rename_keys
+from basicsr_ext.archs.building import check_at_least
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 from basicsr_ext.functional.precision import without_autocast
+from basicsr_ext.storage.tensor_names import rename_keys
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 

@@ -48,7 +48,7 @@ def open_network(
     Raises:
         UserError: There is no description, or the weights do not fit it.
     """
-    record = check_network_file(weights)
+    record = check_network_file(weights, described=options is None)
     if options is not None:
         network, scale = teacher_from_file(options)
     elif record is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext import __version__
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, brief, first_of
 from basicsr_ext.evaluation.early import check_weights_exist
 from basicsr_ext.report.results import Scores, as_text, set_aside, write_results
 from basicsr_ext.storage.base import unfit_key
@@ -56,11 +56,11 @@ def run_test(
         _report(results, [(done.folder, results)], done.opt, settings)
         return results
 
-    files = _check_weights(weights, source)
+    sources = _check_weights(weights, source)
     each: list[tuple[Path, list[Scores]]] = []
-    for (label, file), last in zip(files.items(), [False] * (len(files) - 1) + [True], strict=True):
+    for (label, of_file), last in zip(sources.items(), [False] * (len(sources) - 1) + [True], strict=True):
         done = run.test(
-            _with_weights(source, file),
+            of_file,
             launcher=launcher,
             debug=debug,
             root=root,
@@ -74,11 +74,11 @@ def run_test(
     return results
 
 
-def _check_weights(weights: Sequence[str | os.PathLike], source: OptionSource) -> dict[str, Path]:
+def _check_weights(weights: Sequence[str | os.PathLike], source: OptionSource) -> dict[str, OptionSource]:
     """Refuses files that are no networks, or another's, before the first test begins; gives each a name.
 
     Returns:
-        Name -> absolute path: the file's name, after that of its experiment where two would have one name.
+        Name -> options of its test. The name is the file's, after that of its experiment where two would have one name.
     """
     files = list(dict.fromkeys(Path(os.path.abspath(os.path.expanduser(file))) for file in weights))
     for file in files:
@@ -86,11 +86,9 @@ def _check_weights(weights: Sequence[str | os.PathLike], source: OptionSource) -
     from basicsr_ext.registration import register
 
     register()
-    from basicsr_ext.evaluation.network_file import check_network_file
-
-    for file in files:
-        check_network_file(file)
-    _check_fit(files, source)
+    sources = [_with_weights(source, file) for file in files]
+    for file, of_file in zip(files, sources, strict=True):
+        _check_fit(file, of_file)
     stems = [file.stem for file in files]
     for file in files:
         if reason := unfit_key(file.stem):  # results lie in a folder of that name
@@ -103,11 +101,51 @@ def _check_weights(weights: Sequence[str | os.PathLike], source: OptionSource) -
     ]
     if len(set(labels)) < len(labels):
         labels = [f'{place}_{stem}' for place, stem in enumerate(stems, 1)]
-    return dict(zip(labels, files, strict=True))
+    return dict(zip(labels, sources, strict=True))
 
 
-def _check_fit(files: Iterable[Path], source: OptionSource) -> None:
-    """Loads each file as a test does; leaves options that are wrong themselves to the test's own check."""
+def _with_weights(source: OptionSource, file: Path) -> OptionSource:
+    """Names a file in the options. Its network is the one that the file says it is of, where it is for the same scale.
+
+    A network that was trained on enlarged data (scale 1) is tested as the options describe it.
+    """
+    from basicsr_ext.prepare.teacher import check_network_file, print_remarks
+
+    record = check_network_file(file)
+    values = deepcopy(source.values)
+    paths = values.get('path')
+    if not isinstance(paths, Mapping) and paths is not None:
+        raise UserError(f'path: expected a block of options, found {paths!r}.')
+    values['path'] = {**(paths or {}), 'pretrain_network_g': str(file)}
+    scale = values.get('scale')
+    if record is not None and record['scale'] == (1 if scale is None else scale):
+        given = values.get('network_g')
+        differences = _network_differences(record['network'], given) if isinstance(given, Mapping) else ['network_g']
+        if differences:
+            values['network_g'] = dict(record['network'])
+            print_remarks(
+                file, [f'tested as the network that the file names; network_g differs: {first_of(differences, 5)}']
+            )
+    return OptionSource(values, source.places, source.file)
+
+
+def _network_differences(own: Mapping[str, Any], given: Mapping[str, Any], within: str = '') -> list[str]:
+    """Says where two network options differ; an argument that one leaves out has its class's default."""
+    from basicsr_ext.models.network_needs import argument_of
+
+    differences = []
+    for key in dict.fromkeys([*own, *given]):
+        first, second = (argument_of(option, key) for option in (own, given))
+        name = f'{within}{brief(key, 40)}'
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            differences += _network_differences(first, second, f'{name}.')
+        elif first != second:
+            differences.append(f'{name} is {brief(second, 40)}, the file has {brief(first, 40)}')
+    return differences
+
+
+def _check_fit(file: Path, source: OptionSource) -> None:
+    """Loads a file as a test does; leaves options that are wrong themselves to the test's own check."""
     from basicsr.archs import build_network
 
     from basicsr_ext.storage.weights import fit_weights, read_weights
@@ -121,20 +159,10 @@ def _check_fit(files: Iterable[Path], source: OptionSource) -> None:
         key, leave_out = paths.get('param_key_g') or 'params', paths.get('pretrain_network_g_leave_out') or ()
     except Exception:  # whatever a network makes of wrong arguments
         return
-    for file in files:
-        try:
-            fit_weights(network, read_weights(file, key, exact_key=False), file, strict, leave_out)
-        except UserError as error:
-            raise UserError(f'--weights: {error}') from None
-
-
-def _with_weights(source: OptionSource, file: Path) -> OptionSource:
-    values = deepcopy(source.values)
-    paths = values.get('path')
-    if not isinstance(paths, Mapping) and paths is not None:
-        raise UserError(f'path: expected a block of options, found {paths!r}.')
-    values['path'] = {**(paths or {}), 'pretrain_network_g': str(file)}
-    return OptionSource(values, source.places, source.file)
+    try:
+        fit_weights(network, read_weights(file, key, exact_key=False), file, strict, leave_out)
+    except UserError as error:
+        raise UserError(f'--weights: {error}') from None
 
 
 def _results(done: run.TestRun, method: str) -> list[Scores]:

@@ -42,21 +42,22 @@ def needs_of(network: Mapping[str, Any]) -> Needs:
         enlarged = [1, *(_factor(stage) for stage in stages[:-1])] if in_order else [1] * len(stages)
         windows = [each.window // math.gcd(each.window, by) for each, by in zip(needs, enlarged, strict=True)]
         return Needs(math.lcm(*windows), any(each.luminance for each in needs))
-    window = _argument(network, 'window_size')
+    window = argument_of(network, 'window_size')
     windows = [side for side in (window if isinstance(window, (list, tuple)) else [window]) if isinstance(side, int)]
     blocks = _SHUFFLED.get(network['type'], {})
     windows.append(blocks.get(_factor(network), getattr(kind, 'size_multiple', 1)))
-    channels = next((value for value in (_argument(network, name) for name in _CHANNELS) if value is not None), None)
+    channels = next((value for value in (argument_of(network, name) for name in _CHANNELS) if value is not None), None)
     return Needs(max(1, math.lcm(*windows)), channels == 1)
 
 
 def _factor(network: Mapping[str, Any]) -> int:
     """How many times a network enlarges; 1 where its option does not say."""
-    values = (_argument(network, name) for name in _FACTORS)
+    values = (argument_of(network, name) for name in _FACTORS)
     return next((value for value in values if isinstance(value, int) and value > 0), 1)
 
 
-def _argument(network: Mapping[str, Any], name: str) -> Any:
+def argument_of(network: Mapping[str, Any], name: str) -> Any:
+    """Returns an argument of a network option; where it is left out, its class's default (``None``: there is none)."""
     if name in network:
         return network[name]
     kind = _class_of(network)
@@ -69,5 +70,7 @@ def _argument(network: Mapping[str, Any], name: str) -> Any:
 def _class_of(network: Mapping[str, Any]) -> Any:
     from basicsr.utils.registry import ARCH_REGISTRY
 
-    name = next((name for name in (network['type'], f'{network["type"]}_basicsr') if name in ARCH_REGISTRY), None)
+    name = next(
+        (name for name in (network.get('type'), f'{network.get("type")}_basicsr') if name in ARCH_REGISTRY), None
+    )
     return None if name is None else ARCH_REGISTRY.get(name)

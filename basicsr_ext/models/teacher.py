@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import torch
 from basicsr.archs import build_network
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from basicsr_ext.closest import closest_name
 from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, brief
 from basicsr_ext.storage.weights import load_weights
 
 
@@ -41,7 +42,7 @@ class Teacher(OptionBlock):
 def build_teacher(
     network: Mapping[str, Any], weights: str | PathLike, param_key: str | None, device: torch.device
 ) -> torch.nn.Module:
-    """Builds a registered network in evaluation mode, with trained weights.
+    """Builds a registered network in evaluation mode, with trained weights; BasicSR's log says what was loaded.
 
     Args:
         network: Network option: ``type`` and the arguments of that class.
@@ -53,7 +54,8 @@ def build_teacher(
         UserError: The type is unknown, its arguments are wrong, or the weights cannot be read or do not fit.
     """
     teacher = _build(network)
-    load_weights(teacher, weights, param_key)
+    match = load_weights(teacher, weights, param_key)
+    get_root_logger().info(f'Loading {network["type"]} from {weights}: {match}.')
     return teacher.to(device).eval().requires_grad_(False)
 
 
@@ -63,13 +65,13 @@ def _build(network: Mapping[str, Any]) -> torch.nn.Module:
     if name not in ARCH_REGISTRY and f'{name}_basicsr' not in ARCH_REGISTRY:
         close = closest_name(name, known)
         hint = f'did you mean "{close}"?' if close else f'known networks: {", ".join(known)}.'
-        raise UserError(f'network.type: unknown network "{name}"; {hint}')
+        raise UserError(f'network.type: unknown network "{brief(name)}"; {hint}')
     try:
         return build_network(dict(network))
     except Exception as error:  # whatever the constructor makes of a wrong argument
         arguments = {key: value for key, value in network.items() if key != 'type'}
         raise UserError(
-            f'network: {name} cannot be built with {arguments} ({type(error).__name__}: {error}).'
+            f'network: {name} cannot be built with {brief(arguments, 200)} ({type(error).__name__}: {brief(error, 200)}).'
         ) from error
 
 

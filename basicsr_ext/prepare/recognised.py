@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import basicsr_ext
-from basicsr_ext.errors import UserError
-from basicsr_ext.storage.weights import read_weights
+from basicsr_ext.errors import UserError, brief
+from basicsr_ext.prepare.teacher import print_remarks
+from basicsr_ext.storage.weights import check_kinds, read_weights
 
 
 class Recognised(NamedTuple):
@@ -51,7 +52,7 @@ def recognised_teacher(weights: str | Path, param_key: str | None = None, scale:
     try:
         found = spandrel.ModelLoader(device='cpu').load_from_state_dict(dict(state))
     except Exception as error:  # spandrel's own, and whatever its architectures make of unfit tensors
-        reason = ' '.join(str(error).split())[:200] or type(error).__name__
+        reason = brief(' '.join(str(error).split()), 200) or type(error).__name__
         raise UserError(
             f'Weights {weights}: spandrel {spandrel.__version__} does not recognise the network ({reason}). Give it '
             '(-opt or --network).'
@@ -60,6 +61,8 @@ def recognised_teacher(weights: str | Path, param_key: str | None = None, scale:
         raise UserError(f'Weights {weights}: expected a network that takes one image, found {found.architecture.name}.')
     if scale not in (None, found.scale):
         raise UserError(f'--scale: the network of {weights} enlarges {found.scale} times, and {scale} was given.')
+    check_kinds(found.model, state, weights)
+    print_remarks(weights, state.remarks)
     record = {'type': found.architecture.name, 'recognised_by': 'spandrel'}
     return Recognised(_OneImage(found).eval().requires_grad_(False), found.scale, record)
 

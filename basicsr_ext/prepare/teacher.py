@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import basicsr_ext
-from basicsr_ext.errors import UserError
-from basicsr_ext.storage.weights import NETWORK_KEY, read_content
+from basicsr_ext.errors import UserError, brief
+from basicsr_ext.storage.weight_file import describe, is_tensor, open_weight_file
+from basicsr_ext.storage.weights import NETWORK_KEY
+from basicsr_ext.trainer.checking.problems import found
+
+_LARGEST_SCALE = 64
 
 
 def teacher_from_file(path: str | Path, scale: int | None = None) -> tuple[dict[str, Any], int]:
@@ -58,35 +63,67 @@ def teacher_from_text(text: str, scale: int | None) -> tuple[dict[str, Any], int
     return read_source({'network': network}).values['network'], scale
 
 
-def check_network_file(path: str | os.PathLike) -> Mapping[str, Any] | None:
+def check_network_file(path: str | os.PathLike, described: bool = True) -> Mapping[str, Any] | None:
     """Reads a file of weights, and refuses what holds no network that makes images.
 
     Args:
-        path: Network file of ours or BasicSR's, state dict, or ``.safetensors``.
+        path: Network file of ours or BasicSR's, or weights of others.
+        described: Whether its description of the network is needed; else a wrong one does not matter.
 
     Returns:
         What the file says of its network (label, network option, scale); ``None`` where it holds weights only.
 
     Raises:
-        UserError: It is missing or damaged, a training state, or the file of a discriminator.
+        UserError: It is missing or damaged, a training state, or the file of a discriminator; its description is wrong.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f'Weights {path}: expected a file, such as net_g_latest.pth, found a folder.')
-    content = read_content(path)
+    content = open_weight_file(path).content
+    if not isinstance(content, dict):
+        return None
     if 'optimizers' in content and 'iter' in content:
-        network = path.parent.with_name('models') / f'net_g_{content["iter"]}.pth'
+        network = path.parent.with_name('models') / f'net_g_{brief(content["iter"], 20)}.pth'
         raise UserError(f'Weights {path}: expected a file of a network, found a training state. Try {network}.')
     record = content.get(NETWORK_KEY)
-    if not isinstance(record, Mapping) or not isinstance(record.get('network'), Mapping) or 'scale' not in record:
+    if not isinstance(record, dict) or is_tensor(record):
         return None
-    label = str(record.get('label'))
+    if described:
+        _check_record(record, path)
+    label, network = str(record.get('label')), record.get('network')
     if label.startswith('net_d'):
+        kind = network.get('type') if isinstance(network, dict) else None
         raise UserError(
-            f'Weights {path}: expected a network that makes images, found {label}, the discriminator '
-            f'{record["network"].get("type")}. Give the file of net_g.'
+            f'Weights {path}: expected a network that makes images, found {brief(label)}, the discriminator {brief(kind)}. '
+            'Give the file of net_g.'
         )
-    return record
+    return record if described else None
+
+
+def _check_record(record: Mapping[str, Any], path: Path) -> None:
+    network, scale = record.get('network'), record.get('scale')
+    value = network
+    if not isinstance(network, dict) or not isinstance(network.get('type'), str):
+        expected = 'a mapping with the name of the network as type'
+    elif not _is_plain(network):
+        expected = 'plain values (numbers, texts, lists) as options of the network'
+    elif not isinstance(scale, int) or isinstance(scale, bool) or not 1 <= scale <= _LARGEST_SCALE:
+        expected, value = f'a scale from 1 to {_LARGEST_SCALE}', scale
+    else:
+        return
+    shown = found(value) if type(value) in (str, int, float, bool, type(None)) else describe(value)
+    raise UserError(
+        f'Weights {path}: what the file says of its network ("{NETWORK_KEY}") is wrong: expected {expected}, found {shown}. '
+        'Give the option file of its network (-opt), with network_g and scale.'
+    )
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    if depth > 20:
+        return False
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item, depth + 1) for key, item in value.items())
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return all(_is_plain(item, depth + 1) for item in value)
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def teacher_from_weights(path: str | Path, scale: int | None = None) -> tuple[dict[str, Any] | None, int | None]:
@@ -118,6 +155,12 @@ def build_teacher(
     from basicsr_ext.models import teacher
 
     return teacher.build_teacher(network, weights, param_key, device)
+
+
+def print_remarks(weights: str | os.PathLike, remarks: Sequence[str]) -> None:
+    """Says on standard error, on the first rank, what was done to read a file of weights, where there is no log yet."""
+    if remarks and os.environ.get('RANK', '0') == '0':
+        print(f'Weights {weights}: {"; ".join(remarks)}.', file=sys.stderr, flush=True)
 
 
 def check_network_option(network: Mapping[str, Any]) -> None:

@@ -5,82 +5,186 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import nn
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, brief, first_of
+from basicsr_ext.storage.tensor_names import generator_prefix, known_names, without_wrappers
+from basicsr_ext.storage.unpickling import Described
+from basicsr_ext.storage.weight_file import (
+    WeightFile,
+    describe,
+    is_tensor,
+    open_weight_file,
+    other_tensor,
+    tensors_of_module,
+)
 
 # In our network files, besides the weights: label, option and scale of the network.
 NETWORK_KEY = 'basicsr_ext'
+# Entries under which people keep weights; of several the first one is taken. BasicSR's, then those of other projects.
+_ENTRIES = (
+    'params_ema', 'params', 'params-ema', 'state_dict_ema', 'ema', 'state_dict', 'model_state_dict', 'model', 'net',
+)  # fmt: skip
+_DEPTH = 4  # of mappings within a file, in which state dicts are looked for
 
 
-def read_weights(
-    path: str | os.PathLike, param_key: str | None = None, exact_key: bool = True
-) -> dict[str, torch.Tensor]:
-    """Reads a state dict from a checkpoint.
+class Weights(dict[str, torch.Tensor]):
+    """Tensors by name.
+
+    Attributes:
+        remarks: What was done to get them, such as which entry of the file they were, in a few words each.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], remarks: Sequence[str] = ()):
+        super().__init__(tensors)
+        self.remarks = list(remarks)
+
+
+class Match(NamedTuple):
+    """Tensors that fit a network.
+
+    Attributes:
+        tensors: By the network's names.
+        share: How many of the network's tensors they are, as a sentence.
+        remarks: What was renamed, and what :class:`Weights` tell.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    share: str
+    remarks: list[str]
+
+    def __str__(self) -> str:
+        return '; '.join([self.share, *self.remarks])
+
+
+def read_weights(path: str | os.PathLike, param_key: str | None = None, exact_key: bool = True) -> Weights:
+    """Reads a state dict from a checkpoint, or of a module that was saved as a whole. Nothing in the file is run.
 
     Args:
-        path: File that ``torch.save`` wrote (a state dict, or a mapping that holds one), or a ``.safetensors`` file.
-        param_key: Under which key the state dict lies; default: ``params_ema``, else ``params``, else the file itself.
+        path: File that ``torch.save`` wrote (a state dict, a module, or a mapping that holds one), or one of safetensors.
+        param_key: Under which key the state dict lies, or how its names begin (``generator_ema``); default: ``params_ema``,
+            else ``params``, else what other projects use, else the file itself.
         exact_key: Whether ``param_key`` must be there; else what is there is found as by default.
 
     Returns:
-        Tensors by name, on the CPU, without the prefix ``module.``.
+        Tensors by name, on the CPU, without what wrappers put before the names (``module.``, ``_orig_mod.``,
+        ``generator.``).
 
     Raises:
-        UserError: The file is missing or damaged, or holds no weights.
+        UserError: The file is missing or damaged, is another kind of file, or holds no weights; it asks for something that
+            no file of weights needs.
     """
-    content = read_content(path)
-    keys = [param_key] if param_key and exact_key else [param_key, 'params_ema', 'params']
-    found = next((key for key in keys if key and isinstance(content.get(key), dict)), None)
-    if found is None and param_key and exact_key:
+    file = open_weight_file(path)
+    with _modules_told(path):
+        state, remarks = _choose(file, param_key, exact_key)
+    others = {name: kind for name, value in state.items() if (kind := other_tensor(value))}
+    if others:
+        name, kind = next(iter(others.items()))
         raise UserError(
-            f'Weights {path}: expected the key "{param_key}", found {", ".join(map(str, list(content)[:5]))}.'
+            f'Weights {path}: expected tensors of numbers, found {kind}, {brief(name)} ({len(others)} of {len(state)}). Turn '
+            'them into plain ones where they come from, such as by to_dense() or dequantize().'
         )
-    state = content[found] if found else content
-    if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
-        raise UserError(
-            f'Weights {path}: expected tensors by name, found {", ".join(map(str, list(state)[:5])) or "nothing"}.'
-        )
-    return {key.removeprefix('module.'): value for key, value in state.items()}
+    tensors = {name: value for name, value in state.items() if is_tensor(value)}
+    state, more = _unwrapped(tensors, path)
+    with file.reading() as read:
+        return Weights({name: read(tensor) for name, tensor in state.items()}, remarks + more)
 
 
-def read_content(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads all that a file of weights holds, onto the CPU.
-
-    Args:
-        path: As for :func:`read_weights`.
-
-    Raises:
-        UserError: The file is missing or damaged, or holds no mapping.
-    """
+@contextmanager
+def _modules_told(path: str | os.PathLike) -> Iterator[None]:
     try:
-        if Path(path).suffix == '.safetensors':
-            content = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f'Weights: expected a file at {path}, found none.') from None
-    except Exception as error:
-        raise UserError(
-            f'Weights {path}: expected a file of tensors and plain values that torch.save wrote (or a .safetensors file), '
-            f'found {_kind_of_file(path)}.'
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f'Weights {path}: expected a state dict, found {type(content).__name__}.')
-    return content
+        yield
+    except ValueError as error:  # of tensors_of_module
+        raise UserError(f'Weights {path}: expected a network, found an object that is none ({error}).') from None
 
 
-def _kind_of_file(path: str | os.PathLike) -> str:
-    if Path(path).suffix != '.safetensors' and zipfile.is_zipfile(path):
-        return 'one that is damaged, or holds other objects, which are never loaded'
-    return 'another kind of file, or a damaged one'
+def _choose(file: WeightFile, param_key: str | None, exact_key: bool) -> tuple[dict[str, Any], list[str]]:
+    """Finds the tensors in a file, and says where, and what is beside them."""
+    content = file.content
+    keys = _mapping(content) or {}
+    state, entry, part = None, param_key, None
+    if param_key is not None:
+        state = _state(keys.get(param_key))
+    if state is None:
+        entry = next((key for key in _ENTRIES if _state(keys.get(key)) is not None), None)
+        state = _state(content if entry is None else keys[entry])
+        part = None if param_key is None or state is None else _part(state, param_key)
+        if part is None and param_key is not None and exact_key:
+            raise UserError(f'Weights {file.path}: expected the key "{brief(param_key)}", found {_listed(content)}.')
+    if state is None:
+        raise UserError(f'Weights {file.path}: expected tensors by name, found {_listed(content)}.')
+    remarks = []
+    if entry not in (None, param_key, 'params_ema', 'params') or (entry == 'params_ema' and param_key == 'params'):
+        remarks.append(f'taken from the entry {entry}')
+    if part is not None:
+        remarks.append(f'taken from the names that begin with {brief(param_key)}.')
+    beside = [keys, state] if entry is not None else [state]
+    objects = {name: value for held in beside for name, value in held.items() if isinstance(value, Described)}
+    plain = {name: value for name, value in state.items() if not is_tensor(value) and not isinstance(value, dict)}
+    passed = [
+        f'{brief(name, 40)} ({describe(value)})'
+        for name, value in (objects | plain).items()
+        if other_tensor(value) is None and _state(value) is None
+    ]
+    if passed:
+        remarks.append(f'passed over {first_of(passed)}')
+    return state if part is None else part, remarks
+
+
+def _mapping(value: Any) -> dict | None:
+    """What an object holds by name; ``None`` where it is no mapping."""
+    if isinstance(value, Described):
+        return value.entries or None
+    return value if isinstance(value, dict) else None
+
+
+def _state(value: Any) -> dict[str, Any] | None:
+    """A state dict, or that of a module; ``None`` where a value is neither."""
+    mapping = tensors_of_module(value) or _mapping(value) or {}
+    state = {name: item for name, item in mapping.items() if isinstance(name, str)}
+    return state if any(is_tensor(item) or other_tensor(item) for item in state.values()) else None
+
+
+def _part(state: Mapping[str, Any], prefix: str) -> dict[str, Any] | None:
+    part = {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(f'{prefix}.')}
+    return part if any(map(is_tensor, part.values())) else None
+
+
+def _listed(content: Any) -> str:
+    entries = _mapping(content)
+    if entries is None:
+        return describe(content)
+    return first_of([f'{brief(key, 40)} ({describe(value)})' for key, value in entries.items()], 5) or 'nothing'
+
+
+def _unwrapped(tensors: Mapping[str, Any], path: str | os.PathLike) -> tuple[dict[str, Any], list[str]]:
+    """Removes what wrappers add to names."""
+    prefix = generator_prefix(map(without_wrappers, tensors))
+    remarks, state = [], {}
+    if prefix:
+        remarks.append(f'{prefix} removed from the names')
+    for name, tensor in tensors.items():
+        short = without_wrappers(name)
+        if short == 'n_averaged' and len(tensors) > 1:  # of torch's AveragedModel
+            continue
+        if not short.startswith(prefix):
+            continue
+        short = without_wrappers(short.removeprefix(prefix))
+        if short in state:
+            raise UserError(
+                f'Weights {path}: expected one tensor {brief(short)}, found two, with and without wrappers.'
+            )
+        state[short] = tensor
+    if len(state) < len(tensors) and prefix:
+        remarks.append(f'{len(tensors) - len(state)} tensors of other networks passed over')
+    return state, remarks
 
 
 def match_weights(
@@ -89,52 +193,57 @@ def match_weights(
     path: str | os.PathLike,
     strict: bool = True,
     leave_out: Sequence[str] = (),
-) -> tuple[dict[str, torch.Tensor], str]:
+    start_of: str | None = None,
+) -> Match:
     """Finds out which tensors fit a network; its own may be without memory.
 
     Args:
-        network: Whose weights they are to be. Where names do not fit, and its class has a function
-            ``published_keys(state)``, this first gives the tensors the class's names.
+        network: Whose weights they are to be. Where names do not fit, those that are known of published weights of its class
+            are tried, see :func:`~basicsr_ext.storage.tensor_names.known_names`.
         state: Tensors by name.
         path: Where they come from, for messages.
         strict: Whether all must fit; else those that do not are passed over.
         leave_out: Beginnings of names whose tensors are neither taken nor missed, such as ``upsample`` where x2 weights
             start an x4 network.
-
-    Returns:
-        The tensors that fit, and which share of the network's they are, as a sentence.
+        start_of: Name such as ``network_g`` of a network in training that starts from them, to name the options that load a
+            part.
 
     Raises:
-        UserError: Names or shapes do not fit; names the first of them. Without ``strict``: nothing fits. Nothing is there to
-            leave out. A tensor that fits is not finite.
+        UserError: Names, shapes, or kinds of numbers do not fit; names the first of them. Without ``strict``: nothing fits.
+            Nothing is there to leave out. A tensor that fits is not finite.
     """
-    published_keys = getattr(network, 'published_keys', None)
-    if published_keys is not None and not state.keys() <= network.state_dict().keys():
-        state = published_keys(state)
-    names = [*network.state_dict(), *state]
+    named = known_names(network, state)
+    remarks = [*getattr(state, 'remarks', ()), *_renamings(state, named)]
+    own_names = [*network.state_dict(), *named]
     for beginning in leave_out:
-        if not any(key.startswith(beginning) for key in names):
+        if not any(key.startswith(beginning) for key in own_names):
             raise UserError(
-                f"{path}: expected beginnings of tensors' names to leave out, such as {names[0]}, found {beginning!r}, with "
-                'which none begins. Correct path.pretrain_network_*_leave_out.'
+                f"{path}: expected beginnings of tensors' names to leave out, such as {brief(own_names[0])}, found "
+                f'{beginning!r}, with which none begins. Correct path.pretrain_network_*_leave_out.'
             )
     own = {key: value for key, value in network.state_dict().items() if not key.startswith(tuple(leave_out))}
-    state = {key: value for key, value in state.items() if not key.startswith(tuple(leave_out))}
-    problems = {
-        'missing in the file': [key for key in own if key not in state],
-        'unknown to the network': [key for key in state if key not in own],
-        'of another shape': [
-            f'{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}'
+    named = {key: value for key, value in named.items() if not key.startswith(tuple(leave_out))}
+    misfits = {
+        'missing in the file': [key for key in own if key not in named],
+        'unknown to the network': [key for key in named if key not in own],
+        'of another shape': [key for key in own if key in named and named[key].shape != own[key].shape],
+        'of another kind of numbers': [
+            key
             for key in own
-            if key in state and state[key].shape != own[key].shape
+            if key in named and named[key].shape == own[key].shape and not _same_kind(own[key], named[key])
         ],
     }
-    fitting = {key: state[key] for key in own if key in state and state[key].shape == own[key].shape}
-    found = '; '.join(f'{len(keys)} {what} ({", ".join(keys[:3])})' for what, keys in problems.items() if keys)
+    unfit = {key for keys in misfits.values() for key in keys}
+    fitting = {key: named[key] for key in own if key not in unfit}
+    found = '; '.join(
+        f'{len(keys)} {what} ({", ".join(_compared(key, own, named) for key in keys[:3])})'
+        for what, keys in misfits.items()
+        if keys
+    )
     if found and (strict or not fitting):
         raise UserError(
             f'Weights {path} do not fit {type(network).__name__}: of {len(own)} tensors {found}. '
-            "Check the network's options against those that the weights were trained with."
+            f'{_advice(own, named, misfits, start_of)}'
         )
     if spoiled := not_finite(fitting):
         raise UserError(
@@ -143,12 +252,89 @@ def match_weights(
         )
     total = len(network.state_dict())
     share = 100 * len(fitting) / total if total else 100
-    return fitting, f'{len(fitting)} of {total} tensors matched ({share:.0f}%)' + (f'; {found}' if found else '')
+    return Match(
+        fitting, f'{len(fitting)} of {total} tensors matched ({share:.0f}%)', remarks + ([found] if found else [])
+    )
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Names of the tensors that hold NaN or infinity; -infinity alone may be a mask of attention."""
-    return [name for name, value in tensors.items() if value.is_floating_point() and not bool((value < math.inf).all())]
+    return [
+        name
+        for name, value in tensors.items()
+        if value.is_floating_point() and not bool(((value.float() if value.itemsize == 1 else value) < math.inf).all())
+    ]
+
+
+def _renamings(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    names = {id(tensor): name for name, tensor in after.items()}
+    changed = [(name, names[id(tensor)]) for name, tensor in before.items() if names.get(id(tensor), name) != name]
+    if changed:
+        old, new = changed[0]
+        yield f'{len(changed)} renamed, such as {brief(old, 60)} to {brief(new, 60)}'
+    if gone := [brief(name, 40) for name, tensor in before.items() if id(tensor) not in names]:
+        yield f'not needed here: {first_of(gone)}'
+
+
+def check_kinds(network: nn.Module, state: Mapping[str, torch.Tensor], path: str | os.PathLike) -> None:
+    """Refuses tensors that were loaded into a network although their numbers are of another kind.
+
+    Raises:
+        UserError: Names the first of them.
+    """
+    own = network.state_dict()
+    others = [key for key, given in state.items() if key in own and not _same_kind(own[key], given)]
+    if others:
+        raise UserError(
+            f'Weights {path} do not fit {type(network).__name__}: {len(others)} of another kind of numbers '
+            f'({_compared(others[0], own, state)}). Save them as the numbers of the training, such as float32.'
+        )
+
+
+def _same_kind(own: torch.Tensor, given: torch.Tensor) -> bool:
+    """Whether numbers can become those of a network as they are; half of them converters save as half, counts too."""
+    if own.is_floating_point() or own.is_complex():
+        return given.is_floating_point() or (own.is_complex() and given.is_complex())
+    if given.is_floating_point():
+        return given.is_meta or bool((given.double() == given.double().round()).all())
+    return not given.is_complex()
+
+
+def _compared(key: str, own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str:
+    name = brief(key, 60)
+    if key not in own or key not in given:
+        return name
+    if own[key].shape != given[key].shape:
+        return f'{name} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}'
+    return f'{name} {given[key].dtype} instead of {own[key].dtype}'.replace('torch.', '')
+
+
+def _advice(
+    own: Mapping[str, torch.Tensor],
+    given: Mapping[str, torch.Tensor],
+    misfits: Mapping[str, Sequence[str]],
+    start_of: str | None,
+) -> str:
+    missing, unknown, other_shape, other_kind = misfits.values()
+
+    def shapes(tensors: Mapping[str, torch.Tensor], keys: Sequence[str]) -> Counter:
+        return Counter(tuple(tensors[key].shape) for key in keys)
+
+    if other_kind and not (missing or unknown or other_shape):
+        return 'Save them as the numbers of the training, such as float32.'
+    if missing and not other_shape and shapes(own, missing) == shapes(given, unknown):
+        return (
+            'The shapes are those of the network, under names that are known of no published weights; which tensor is which '
+            "is not guessed. Rename them to the network's names."
+        )
+    advice = "Check the network's options against those that the weights were trained with."
+    if start_of and 2 * len([*missing, *other_shape]) < len(own):
+        parts = sorted({brief(key.partition('.')[0], 40) for key in [*missing, *unknown, *other_shape]})
+        advice += (
+            f' To start with those that fit, and train the others anew: path.pretrain_{start_of}_leave_out: '
+            f'[{", ".join(parts)}], or path.strict_load_{start_of.removeprefix("network_")}: false.'
+        )
+    return advice
 
 
 def fit_weights(
@@ -157,18 +343,15 @@ def fit_weights(
     path: str | os.PathLike,
     strict: bool = True,
     leave_out: Sequence[str] = (),
-) -> str:
-    """Loads tensors into a network; arguments and errors as of :func:`match_weights`.
-
-    Returns:
-        Which share of the network's tensors was loaded, as a sentence.
-    """
-    fitting, sentence = match_weights(network, state, path, strict, leave_out)
-    network.load_state_dict(fitting, strict=False)
-    return sentence
+    start_of: str | None = None,
+) -> Match:
+    """Loads tensors into a network; arguments, result and errors as of :func:`match_weights`."""
+    match = match_weights(network, state, path, strict, leave_out, start_of)
+    network.load_state_dict(match.tensors, strict=False)
+    return match
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike, param_key: str | None = None) -> None:
+def load_weights(network: nn.Module, path: str | os.PathLike, param_key: str | None = None) -> Match:
     """Loads a checkpoint into a network; every tensor must fit.
 
     Args:
@@ -176,10 +359,13 @@ def load_weights(network: nn.Module, path: str | os.PathLike, param_key: str | N
         path: As for :func:`read_weights`.
         param_key: As for :func:`read_weights`.
 
+    Returns:
+        What was loaded, and what was renamed.
+
     Raises:
         UserError: The file cannot be read or does not fit.
     """
-    fit_weights(network, read_weights(path, param_key), path)
+    return fit_weights(network, read_weights(path, param_key), path)
 
 
 def digest_tensors(path: str | os.PathLike) -> list[str]:
@@ -194,18 +380,20 @@ def digest_tensors(path: str | os.PathLike) -> list[str]:
         SHA-256, in hexadecimal, sorted.
 
     Raises:
-        UserError: The file is missing or damaged, or holds no mapping.
+        UserError: As of :func:`read_weights`.
     """
+    file = open_weight_file(path)
+    with file.reading() as read, _modules_told(path):
+        return sorted(
+            {_digest([read(value) for value in state.values() if is_tensor(value)]) for state in _states(file.content)}
+        )
 
-    def states(content: Mapping[Any, Any]) -> Iterator[list[torch.Tensor]]:
-        tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
-        if tensors:
-            yield tensors
-        for value in content.values():
-            if isinstance(value, Mapping):
-                yield from states(value)
 
-    return sorted({_digest(tensors) for tensors in states(read_content(path))})
+def _states(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    if (state := _state(value)) is not None:
+        yield state
+    for item in (_mapping(value) or {}).values() if depth < _DEPTH else ():
+        yield from _states(item, depth + 1)
 
 
 def _digest(tensors: Iterable[torch.Tensor]) -> str:

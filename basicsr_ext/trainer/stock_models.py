@@ -51,7 +51,9 @@ def load_network(self, net: torch.nn.Module, load_path: str, strict: bool = True
     paths = self.opt['path']
     names = [key for key in paths if key.startswith('pretrain_network_') and paths[key] == load_path]
     leave_out = next((paths[f'{name}_leave_out'] for name in names if paths.get(f'{name}_leave_out')), ())
-    matched = fit_weights(net, read_weights(load_path, param_key, exact_key=False), load_path, strict, leave_out)
+    start_of = names[0].removeprefix('pretrain_') if names else None
+    weights = read_weights(load_path, param_key, exact_key=False)
+    matched = fit_weights(net, weights, load_path, strict, leave_out, start_of)
     get_root_logger().info(f'Loading {type(net).__name__} from {load_path}: {matched}.')
 
 

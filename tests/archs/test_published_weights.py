@@ -117,7 +117,9 @@ def test_enlarging_inside_is_matlabs(bench_dir):
 def test_all_tensors_of_the_teachers_match(bench_dir, file):
     path = bench_dir / f'weights/{file}.pth'
     network, state = VDSR(), read_weights(path)
-    assert fit_weights(network, state, path) == '20 of 20 tensors matched (100%)'
+    match = fit_weights(network, state, path)
+    assert match.share == '20 of 20 tensors matched (100%)'
+    assert match.remarks == ['20 renamed, such as residual_layer.0.conv.weight to body.0.weight']
     assert torch.equal(network.body[17].weight, state['residual_layer.17.conv.weight'])
     assert torch.equal(network.conv_first.weight, state['input.weight'])
     assert torch.equal(network.conv_last.weight, state['output.weight'])
@@ -133,7 +135,7 @@ def test_own_weights_keep_their_names(tmp_path):
     """Weights that this package saved load as they are, and only part of them where that is asked for."""
     source, network = VDSR(num_feat=4, num_conv=4), VDSR(num_feat=4, num_conv=5)
     matched = fit_weights(network, source.state_dict(), 'own.pth', strict=False)
-    assert matched.startswith('4 of 5 tensors matched (80%)')
+    assert str(matched).startswith('4 of 5 tensors matched (80%)')
     assert torch.equal(network.body[1].weight, source.body[1].weight)
 
 

@@ -318,6 +318,39 @@ def test_weights_of_another_network_are_refused_before_the_first_test(root, caps
     assert error.startswith('basicsr test: error: --weights: ') and 'other.pth' in error
 
 
+def test_the_network_that_a_file_names_is_tested(root, capsys):
+    """An ablation of the option file's network; what differs is said. Arguments that are left out have their defaults."""
+    smaller = {**TINY_EDSR, 'num_feat': 6, 'res_scale': 1}
+    weights = save_network(
+        root / 'ablation.pth', smaller, basicsr_ext={'label': 'net_g', 'network': smaller, 'scale': 2}
+    )
+    same = {'label': 'net_g', 'network': {**TINY_EDSR, 'res_scale': 1}, 'scale': 2}
+    save_network(root / 'same.pth', TINY_EDSR, basicsr_ext=same)
+    run_test(root, scored_options(root), '--weights', 'ablation.pth', 'same.pth')
+    error = capsys.readouterr().err
+    said = 'ablation.pth: tested as the network that the file names; network_g differs: num_feat is 4, the file has 6.'
+    assert said in error and error.count('tested as') == 1
+    found = results(root / 'results/scored')['First', 'ablation']
+    torch.save(weights, root / 'bare.pth')
+    options = {**scored_options(root), 'name': 'other', 'network_g': smaller}
+    run_test(root, options, '--weights', 'bare.pth')
+    assert found == results(root / 'results/other/bare')['First', 'bare']
+
+
+def test_weights_of_another_scale_are_tested_as_the_options_say(root, capsys):
+    """VDSR is trained on enlarged images, and tested in a network that enlarges."""
+    network = {'type': 'VDSR', 'in_channels': 1, 'num_feat': 4, 'num_conv': 3, 'upscale': 1}
+    record = {'label': 'net_g', 'network': network, 'scale': 1}
+    save_network(root / 'trained.pth', network, basicsr_ext=record)
+    options = scored_options(root)
+    options['network_g'] = {**network, 'upscale': 2}
+    run_test(root, options, '--weights', 'trained.pth')
+    assert 'network_g differs' not in capsys.readouterr().err
+    save_network(root / 'x4.pth', {**TINY_EDSR, 'upscale': 4}, basicsr_ext={**record, 'network': TINY_EDSR, 'scale': 4})
+    assert main(['test', '-opt', str(write_options(root / 't.yml', scored_options(root))), '--weights', 'x4.pth']) == 2
+    assert 'x4.pth do not fit EDSR' in capsys.readouterr().err
+
+
 def test_scores_are_there_before_the_next_checkpoint_is_tested(root, monkeypatch):
     from basicsr_ext.evaluation import testing
 

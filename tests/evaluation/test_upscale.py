@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -395,6 +396,55 @@ def test_bad_weights(root, capsys):
     assert 'expected 120x100 for scale 4' in fails(capsys, *images, 'other.pth')
     (root / 'cut.pth').write_bytes((root / 'other.pth').read_bytes()[:500])
     assert 'cut.pth' in fails(capsys, *images, 'cut.pth')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'scale': 'x' * 5000}, "expected a scale from 1 to 64, found 'xxx"),
+        ({'scale': 0}, 'expected a scale from 1 to 64, found 0'),
+        ({'scale': True}, 'expected a scale from 1 to 64, found True'),
+        ({'scale': 10**5000}, 'found a number of thousands of digits'),
+        ({'network': [1] * 5000}, 'expected a mapping with the name of the network as type, found list'),
+        ({'network': {'type': 3}}, 'expected a mapping with the name of the network as type, found dict'),
+        ({'network': {**TINY_EDSR, 'num_feat': torch.ones(2)}}, 'expected plain values'),
+        ({'network': {**TINY_EDSR, 'num_feat': np.float64(3)}}, 'expected plain values'),
+        ({'network': {**TINY_EDSR, 'num_feat': 'x' * 5000}}, 'EDSR cannot be built with'),
+        ({'network': {'type': '\x1b[2J' + 'x' * 5000}}, 'unknown network "\\x1b[2Jxxx'),
+    ],
+    ids=range(10),
+)
+def test_wrong_descriptions_in_network_files(root, capsys, change, message):
+    network = save(root / 'a.pth', TINY_EDSR)
+    content = torch.load('a.pth', weights_only=True)
+    content['basicsr_ext'].update(change)
+    torch.save(content, 'a.pth')
+    error = fails(capsys, '-i', 'in', '--weights', 'a.pth')
+    assert message in error and len(error) < 1500 and '\x1b' not in error
+    (root / 'x.yml').write_text(f'scale: 2\nnetwork_g: {json.dumps(TINY_EDSR)}\n')
+    run('-i', 'in/coffee.png', '--weights', 'a.pth', '-opt', 'x.yml')
+    assert close(read('out/coffee.png'), forward(network, read('in/coffee.png')))
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_network_that_was_pickled_as_a_whole(root, capsys, zipped):
+    """As VDSR's and AIL's were published; what was renamed is said."""
+    network = build(LUMINANCE)
+    published, block = torch.nn.Module(), torch.nn.Module()
+    published.input, block.conv, published.output = network.conv_first, network.body[0], network.conv_last
+    published.residual_layer = torch.nn.Sequential(block)
+    content = {'epoch': 3, 'model': torch.nn.DataParallel(published), 'psnr': np.float64(31.2)}
+    torch.save(content, 'published.pth', _use_new_zipfile_serialization=zipped)
+    save(root / 'own.pth', LUMINANCE)
+    (root / 'x.yml').write_text(f'scale: 2\nnetwork_g: {json.dumps(LUMINANCE)}\n')
+    run('-i', 'in/coffee.png', '--weights', 'own.pth', '--suffix', '_own')
+    capsys.readouterr()
+    run('-i', 'in/coffee.png', '--weights', 'published.pth', '-opt', 'x.yml')
+    assert np.array_equal(read('out/coffee.png'), read('out/coffee_own.png'))
+    assert (
+        'Loading VDSR from published.pth: 3 of 3 tensors matched (100%); taken from the entry model; passed over psnr (a '
+        'scalar of NumPy); 3 renamed, such as input.weight to conv_first.weight.'
+    ) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from basicsr_ext.closest import closest_name
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, brief
 
 KeyPath = tuple[Any, ...]
-_SHOWN = 80
 
 
 class Place(NamedTuple):
@@ -45,13 +44,6 @@ def dotted(path: KeyPath) -> str:
     for key in path:
         text += f'[{key}]' if isinstance(key, int) and text else f'{"." if text else ""}{brief(key)}'
     return text
-
-
-def brief(text: Any, length: int = _SHOWN) -> str:
-    """Cuts what a message quotes to a readable length, on one line."""
-    line = str(text)
-    line = line if line.isprintable() else repr(line)[1:-1]
-    return line if len(line) <= length else f'{line[: length - 3]}...'
 
 
 def shown_path(path: Any) -> str:

@@ -122,7 +122,7 @@ def compare_weights(report: Report, key: str, network: nn.Module) -> str:
     try:
         weights = read_weights(file, report.get('path', f'param_key_{letter}') or 'params', exact_key=False)
         leave_out = report.get(*path[:-1], f'{path[-1]}_leave_out') or ()
-        return f'; {fit_weights(network, weights, file, strict, leave_out)}'
+        return f'; {fit_weights(network, weights, file, strict, leave_out, key)}'
     except UserError as error:
         report.error(path, str(error))
         return ''

@@ -54,7 +54,8 @@ def _check_file(
         weights = read_weights(file, param_key, exact_key)
         built = build_whole(report, network) if report.is_sound(*network) else None
         if built is not None:
-            match_weights(built, weights, file, strict, leave_out)
+            start_of = network[0] if path[0] == 'path' else None
+            match_weights(built, weights, file, strict, leave_out, start_of)
     except UserError as error:
         report.error(path, str(error))
     except Exception as error:  # whatever published_keys() of a network makes of names that it does not expect

@@ -537,17 +537,21 @@ def test_weights_that_cannot_start_a_network(images, tmp_path):
     options['path']['strict_load_g'] = True
     assert problems(changed(options, 'path.pretrain_network_g_leave_out', ['conv', 'body', 'upsample']), tmp_path) == []
     del options['path']['pretrain_network_g_leave_out']
-    for content in (b'', b'text', wider.__class__.__name__.encode() * 50):
+    for content, kind in (
+        (b'', 'an empty file'),
+        (b'text', 'a text file ("text")'),
+        (b'\x07\xff' * 50, 'unknown bytes'),
+    ):
         (tmp_path / 'w.pth').write_bytes(content)
         found = problems(options, tmp_path)
         assert len(found) == 1 and found[0] == (
-            f'path.pretrain_network_g: Weights {tmp_path}/w.pth: expected a file of tensors and plain values that torch.save '
-            'wrote (or a .safetensors file), found another kind of file, or a damaged one.'
+            f'path.pretrain_network_g: Weights {tmp_path}/w.pth: expected a file that torch.save wrote, or one of '
+            f'safetensors, found {kind}.'
         )
-    torch.save(wider, tmp_path / 'w.pth')
-    assert problems(options, tmp_path)[0].endswith(
-        'found one that is damaged, or holds other objects, which are never loaded.'
-    )
+    torch.save(wider, tmp_path / 'w.pth')  # a whole module
+    assert ' of another shape (' in problems(options, tmp_path)[0]
+    torch.save(build_network({**options['network_g'], 'upscale': 4}), tmp_path / 'w.pth')
+    assert 'pretrain_network_g_leave_out: [upsample], or path.strict_load_g: false' in problems(options, tmp_path)[0]
     torch.save({1: torch.zeros(2)}, tmp_path / 'w.pth')
     assert 'expected tensors by name, found 1' in problems(options, tmp_path)[0]
     state = tmp_path / 'experiments/run/training_states/4.state'
