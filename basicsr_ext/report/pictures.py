@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from basicsr_ext.report.curves import Curve
 
 _DPI = 100
-_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7')  # told apart by colour-blind readers too
+_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')  # told apart by colour-blind readers too
 _PANEL, _GAP = 240, 12
 _PLOT_WIDTH, _PLOT_LEFT = 420, 62
 _TOP, _BOTTOM = 58, 66
@@ -100,6 +100,35 @@ def draw_curves(axes: Axes, curves: Mapping[str, Curve], quantity: str, level: t
     axes.grid(color='0.9')
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(loc='center right', frameon=False)
+
+
+def draw_bands(axes: Axes, curves: Mapping[str, Sequence[Curve]], quantity: str) -> None:
+    """Draws the mean over seeds of each method, and a band from the lowest to the highest seed.
+
+    The axis is chosen as in :func:`draw_curves`.
+
+    Args:
+        axes: Where to draw.
+        curves: Name of a method -> a curve for each seed, over the same iterations.
+        quantity: Title of the plot, with its unit.
+
+    Raises:
+        ValueError: A method has no curve, or its curves are over different iterations.
+    """
+    shown: list[float] = []
+    for (name, seeds), colour in zip(curves.items(), cycle(_COLOURS), strict=False):
+        if not seeds or any(curve.iterations != seeds[0].iterations for curve in seeds):
+            raise ValueError(f'{name}: expected curves over the same iterations, found {len(seeds)}.')
+        values = np.array([curve.values for curve in seeds])
+        axes.fill_between(seeds[0].iterations, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(seeds[0].iterations, values.mean(0), color=colour, linewidth=1.4, label=name)
+        shown += values.mean(0).tolist()
+    axes.set_ylim(*_value_range(shown, None))
+    axes.set_xlabel('iteration')
+    axes.set_title(quantity, fontsize=11, loc='left')
+    axes.grid(color='0.9')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def _value_range(values: Sequence[float], level: tuple[str, float] | None) -> tuple[float, float]:

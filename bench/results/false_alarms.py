@@ -2,10 +2,11 @@
 
     python bench/results/false_alarms.py [--draws 2000] [--json bench/results/json/false_alarms.json]
 
-Draws differences of scores with mean 0: a part that a whole seed shares, one that an image has in every seed, and one of
-its own for each seed and image. Two sizes, 3 seeds x 20 images and 5 x 134, each with the spread in the seeds, in the images, in
-both, and in neither. Counts how often the interval of ``basicsr_ext.report.paired`` excludes 0 and how often its verdict is
-"better" or "worse"; and the same of the plain percentile bootstrap, without and with the rule that all seeds must agree.
+Draws differences of scores with mean 0: a part that a whole seed shares, one that an image has in every seed, and one
+of its own for each seed and image. Two sizes, 3 seeds x 20 images and 5 x 134, each with the spread in the seeds, in
+the images, in both, and in neither. Counts how often the interval of ``basicsr_ext.report.paired`` excludes 0 and how
+often its verdict is "better" or "worse"; and the same of the plain percentile bootstrap, without and with the rule that
+all seeds must agree.
 """
 
 from __future__ import annotations

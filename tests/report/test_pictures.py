@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from basicsr_ext.report.curves import Curve
-from basicsr_ext.report.pictures import Panel, draw_comparison, draw_curves
+from basicsr_ext.report.pictures import Panel, draw_bands, draw_comparison, draw_curves
 
 RED, BLUE = (200, 20, 30), (10, 40, 220)
 
@@ -69,3 +69,21 @@ def test_axis_shows_what_counts():
 def test_a_flat_curve_has_an_axis():
     low, high = axes_with({'ECO': Curve((1, 2), (30.0, 30.0))}).get_ylim()
     assert low < 30 < high
+
+
+def test_bands_reach_from_the_lowest_to_the_highest_seed():
+    axes = Figure().add_subplot()
+    seeds = [Curve((5, 10), (30.0, 31.0)), Curve((5, 10), (30.4, 31.0)), Curve((5, 10), (29.6, 31.6))]
+    draw_bands(axes, {'ECO': seeds, 'plain': seeds[:1]}, 'PSNR (dB)')
+    assert axes.lines[0].get_ydata() == pytest.approx([30.0, 31.2])
+    corners = axes.collections[0].get_paths()[0].vertices
+    for iteration, low, high in ((5, 29.6, 30.4), (10, 31.0, 31.6)):
+        heights = corners[corners[:, 0] == iteration, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((low, high))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ['ECO', 'plain']
+
+
+@pytest.mark.parametrize('seeds', [[], [Curve((5,), (30.0,)), Curve((6,), (30.0,))]])
+def test_bands_need_curves_over_the_same_iterations(seeds):
+    with pytest.raises(ValueError, match='same iterations'):
+        draw_bands(Figure().add_subplot(), {'ECO': seeds}, 'PSNR (dB)')
