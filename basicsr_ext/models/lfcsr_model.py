@@ -56,7 +56,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
 
     def init_training_settings(self) -> None:
         self.lfcsr = LFCSROptions.parse(self.opt['train'].get('lfcsr'), 'train.lfcsr')
-        self.dual: Tensor | float = 0.0  # s of Eq. 13, for the bands of this rank's batch
+        self.dual: Tensor | float = 0.0  # s of Eq. 12c, for the bands of this rank's batch
         self._dual_skipped: Tensor | float = 0.0  # elements of s that stayed since the last printed line
         super().init_training_settings()
 
@@ -258,7 +258,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
     def _constraint(self, images: Stages) -> Tensor:
         bands = self._bands(images.perceptual), self._bands(images.objective)
         if self.lfcsr.constraint == 'regularizer':
-            return regularizer(*bands, self.lfcsr.regularizer_weight)
+            return regularizer(*bands, self.lfcsr.regularizer_weight, self.lfcsr.regularizer_norm)
         self._check_size(bands[0])
         return penalty(*bands, self.dual, self.lfcsr.rho)
 
@@ -273,7 +273,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
             )
 
     def _step_of_dual(self, images: Stages, taken: bool) -> None:
-        """Moves s (Eq. 13), unless a step of one of the stages was skipped: by the guard, or since gradients overflowed.
+        """Moves s (Eq. 12c), unless a step of one of the stages was skipped: by the guard, or since gradients overflowed.
 
         Elements where the images themselves overflowed in half precision stay, and are counted.
         """

@@ -22,6 +22,8 @@ class LFCSROptions(OptionBlock):
             pixels, sigma 3. With ``order: po`` of the network it is the Haar bands HL, LH and HH.
         rho: Weight of the penalty; published: 1e-4 for images in [0, 255], which is this default for [0, 1].
         regularizer_weight: lambda_r of the regularizer, for images in [0, 1].
+        regularizer_norm: What it is of: ``l1``, the mean absolute difference, as in Eq. 7; or ``l2``, the mean square, as the
+            penalty of ``admm`` is.
         forwards: ``shared`` runs a stage again only where its weights have changed, and records a graph only where one is
             needed; ``lean`` runs the first stage once more, so that never more than one stage's graph is in memory;
             ``full`` runs both before each step and after the last. The updates are the same to the bit.
@@ -34,6 +36,7 @@ class LFCSROptions(OptionBlock):
     low_frequency: Literal['haar', 'gaussian'] = 'haar'
     rho: float = Field(6.5025, gt=0)
     regularizer_weight: float | None = Field(None, gt=0)
+    regularizer_norm: Literal['l1', 'l2'] = 'l1'
     forwards: Literal['shared', 'lean', 'full'] = 'shared'
 
     def check(self, order: str) -> None:

@@ -14,7 +14,8 @@ patch, which the method does not: it shows what other pictures' residuals do to 
 
 Published, on [0, 1]: the weights 255 of L1 and 0.001 of the discriminator, rho = 6.5025 (x1), the clip of 1e-4 of both stages,
 Adam's eps. VGG-19's weights are not at hand: in the contextual loss's place an L1 loss of weight 2.5 holds stage P's high
-frequencies. Scaled down: everything else. The regularizer weighs as much as the penalty, rho / 2.
+frequencies. Scaled down: everything else. The regularizer is that of squares (the paper has L1), and weighs as much as the
+penalty, rho / 2. The first convolution of the discriminator has a bias and is not normalised.
 
 Everything is written into ``--root``; a run that was stopped goes on when the same command is given again. ``--report`` names
 a folder for ``results_lfcsr.md`` and ``results_lfcsr.png``.
@@ -274,10 +275,11 @@ def of_second_phase(options: dict[str, Any], run: Run, root: Path, images: dict[
         **run.losses,
     )
     if run.constraint == 'regularizer':
-        train['lfcsr']['regularizer_weight'] = RHO * run.strength / 2
+        train['lfcsr'].update(regularizer_weight=RHO * run.strength / 2, regularizer_norm='l2')
     if 'd' in players:
         options['network_d'] = {
             'type': 'SRGANDiscriminator', 'input_size': SIDE, 'num_feat': 8, 'num_conv': 6, 'num_dense': 64,
+            'norm_first': False,
         }  # fmt: skip
     return options
 

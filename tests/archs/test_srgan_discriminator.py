@@ -19,7 +19,7 @@ from basicsr_ext.errors import UserError
 )
 def test_the_form_is_srgans(num_conv, features):
     with torch.device('meta'):
-        network = SRGANDiscriminator(144, num_conv=num_conv)
+        network = SRGANDiscriminator(144, num_conv=num_conv, norm_first=False)
     convolutions = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
     assert [layer.out_channels for layer in convolutions] == features
     assert [layer.stride for layer in convolutions] == [(1, 1), (2, 2)] * (num_conv // 2)
@@ -27,6 +27,16 @@ def test_the_form_is_srgans(num_conv, features):
     side = 144 // 2 ** (num_conv // 2)
     dense = [layer for layer in network.classifier if isinstance(layer, nn.Linear)]
     assert [(d.in_features, d.out_features) for d in dense] == [(features[-1] * side**2, 1024), (1024, 1)]
+
+
+def test_the_published_form_of_lfc_sr():
+    """Every convolution is normalised, and has no bias; the number of weights is that of the published code."""
+    with torch.device('meta'):
+        network = SRGANDiscriminator(144, num_conv=6)
+    convolutions = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
+    assert all(layer.bias is None for layer in convolutions)
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in network.features) == len(convolutions)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 86_083_009
 
 
 @pytest.mark.parametrize('size', [1, 17, 32, 45, 144])

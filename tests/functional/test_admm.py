@@ -12,13 +12,16 @@ def test_by_hand():
     p, o, s = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0]), torch.tensor([0.5, 0.0])
     assert penalty(p, o, s, rho=4.0).item() == pytest.approx(4 / 2 * (1 + 1) / 2)
     assert dual_update(p, o, s).tolist() == [1.0, -1.0]
-    assert regularizer(p, o, 0.1).item() == pytest.approx(0.1 * (0.25 + 1) / 2)
+    assert regularizer(p, o, 0.1).item() == pytest.approx(0.1 * (0.5 + 1) / 2)  # the paper's Eq. 7 has the L1 norm
+    assert regularizer(p, o, 0.1, 'l2').item() == pytest.approx(0.1 * (0.25 + 1) / 2)
+    assert regularizer(p, o, 2.0, 'l2').item() == pytest.approx(penalty(p, o, 0.0, rho=4.0).item())
 
 
 def test_gradients():
     p, o, s = (torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
     assert torch.autograd.gradcheck(lambda *x: penalty(*x, rho=0.7), (p, o, s))
-    assert torch.autograd.gradcheck(lambda *x: regularizer(*x, weight=0.7), (p, o))
+    for norm in ('l1', 'l2'):
+        assert torch.autograd.gradcheck(lambda *x, norm=norm: regularizer(*x, weight=0.7, norm=norm), (p, o))
 
 
 def test_alternating_with_the_dual_variable_meets_the_constraint():

@@ -78,7 +78,7 @@ def what_stays(root, constraint: str, changing: bool, **change: float) -> float:
     }
     model, logs, batches = built(options, root), [], smooth_batches(changing)
     play(model, batches * (WITHOUT // len(batches)), logs=logs)
-    model.lfcsr = LFCSROptions(constraint=constraint, rho=0.1, regularizer_weight=0.05)
+    model.lfcsr = LFCSROptions(constraint=constraint, rho=0.1, regularizer_weight=0.05, regularizer_norm='l2')
     play(model, batches * (WITH // len(batches)), first=WITHOUT + 1, logs=logs)
     residual = [log['residual'] for log in logs]
     return sum(residual[-WITHOUT:]) / WITHOUT / (sum(residual[WITHOUT - 20 : WITHOUT]) / 20)

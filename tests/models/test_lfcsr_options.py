@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from run_helpers import forked, run, write_options, write_pairs
 
 from basicsr_ext.cli import main
 from basicsr_ext.metrics.lpips_metric import build_lpips
+from basicsr_ext.models.optimizers import build_scheduler
 from basicsr_ext.trainer.check import check
 from basicsr_ext.trainer.checking import check_options
 from basicsr_ext.trainer.checking.source import read_source
@@ -57,7 +59,7 @@ def assignments(name: str, images: Path) -> list[str]:
 
 
 def test_all_files_are_here():
-    ends = ('', '_admm', '_gaussian', '_none', '_po', '_pretrain', '_regularizer')
+    ends = ('', '_admm', '_code', '_gaussian', '_none', '_po', '_pretrain', '_regularizer')
     assert [*(f'train_LFCSR_HAN_x4{end}' for end in ends), 'train_LFCSR_RCAN_x4'] == NAMES
 
 
@@ -78,6 +80,23 @@ def test_a_file_is_right_in_every_key(images, tmp_path, name):
         assert train['grad_clip'] == {'value': 1e-4, 'players': ['o', 'p']}
     else:
         assert not train.get('grad_clip')
+
+
+def test_the_published_codes_settings():
+    code = load_yaml(OPTIONS / 'train_LFCSR_HAN_x4_code.yml')
+    assert code['network_d']['num_conv'] == 6
+    assert code['train']['contextual_opt']['input_range'] == 255 and code['train']['total_iter'] == 300_000
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=5e-5)
+    scheduler = build_scheduler(optimizer, code['train']['scheduler_d'])
+    rates = set()
+    for _ in range(5):
+        rates.add(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        scheduler.step()
+    assert rates == {5e-5}
+    regularizer = load_yaml(OPTIONS / 'train_LFCSR_HAN_x4_regularizer.yml')['train']['lfcsr']
+    assert (regularizer['regularizer_norm'], regularizer['regularizer_weight']) == ('l1', 255)
+    assert load_yaml(OPTIONS / 'train_LFCSR_HAN_x4_pretrain.yml')['logger']['keep_best'] == 'psnr'
 
 
 @pytest.mark.parametrize('name', ['train_LFCSR_HAN_x4_pretrain', 'train_LFCSR_HAN_x4'])
