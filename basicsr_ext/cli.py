@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from basicsr_ext import __version__
-from basicsr_ext.errors import Stopped, UserError
+from basicsr_ext.errors import RankLost, Stopped, UserError
 from basicsr_ext.evaluation.evaluate_arguments import add_evaluate_arguments
 from basicsr_ext.evaluation.upscale_arguments import add_upscale_arguments
 from basicsr_ext.prepare.arguments import add_arguments as add_prepare_arguments
 from basicsr_ext.shipped_arguments import add_options_arguments, add_recipe_arguments
+from basicsr_ext.trainer import failing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except UserError as error:
-        print(f'basicsr {args.command}: error: {error}', file=sys.stderr)
-        return 2
+        if failing.is_told_by_this_rank(error):
+            print(f'basicsr {args.command}: error: {error}', file=sys.stderr)
+        return failing.LOST if isinstance(error, RankLost) else 2
     except Stopped as stopped:
         print(f'basicsr {args.command}: {stopped}', file=sys.stderr)
         return 128 + (stopped.signal_number or signal.SIGTERM)

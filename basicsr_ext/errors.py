@@ -62,6 +62,21 @@ def first_of(texts: Sequence[str], count: int = 3) -> str:
     return ', '.join(texts[:count]) + more
 
 
+class RankLost(UserError):
+    """Another rank has ended in the middle of a run: why is said in its output, not in this one's.
+
+    Attributes:
+        stopping: Whether this rank had been asked to stop already.
+    """
+
+    def __init__(self, error: Exception, stopping: bool = False):
+        super().__init__(
+            f'another rank has ended, and its output says why (here: {str(error).splitlines()[0]}). Mend that, then go on '
+            'with --auto_resume.'
+        )
+        self.stopping = stopping
+
+
 class Stopped(Exception):
     """The run was asked to stop, and has saved.
 

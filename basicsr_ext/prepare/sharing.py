@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import RankLost, UserError
 
 
 class AnotherRankFailed(SystemExit):
@@ -27,7 +27,7 @@ def shared_work(launcher: str | None) -> Iterator[tuple[int, int]]:
     Raises:
         UserError: The environment lacks what the launcher should have set.
     """
-    from basicsr_ext.trainer.ranks import is_distributed, leave_ranks, start_ranks
+    from basicsr_ext.trainer.ranks import is_distributed, is_lost_rank, leave_ranks, start_ranks
 
     if launcher is None:
         launcher = 'pytorch' if 'TORCHELASTIC_RUN_ID' in os.environ else 'none'
@@ -40,6 +40,10 @@ def shared_work(launcher: str | None) -> Iterator[tuple[int, int]]:
     start_ranks(launcher, num_gpu=0)
     try:
         yield torch.distributed.get_rank(), torch.distributed.get_world_size()
+    except RuntimeError as error:
+        if is_lost_rank(error):
+            raise RankLost(error) from error
+        raise
     finally:
         leave_ranks()
 

@@ -15,6 +15,7 @@ from basicsr_ext.errors import Stopped, UserError
 
 # Where they may come from: Ctrl-C, kill, a terminal that is closed.
 _SIGNALS = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name))
+_TOLD = 2  # exit status of a rank that has said what is wrong
 _ALWAYS_ALLOWED = 8  # ranks on the CPU, also where it has fewer cores
 
 
@@ -28,6 +29,7 @@ def rank_command(args: argparse.Namespace) -> list[str]:
         sys.executable,
         '-m',
         'basicsr_ext.trainer.torchrun',
+        str(os.getpid()),
         '--standalone',
         '--nproc_per_node',
         str(args.nproc),
@@ -56,8 +58,22 @@ def launch(args: argparse.Namespace) -> None:
         status = process.wait()
     if status != 0 and received:
         raise Stopped(None, received[0])
+    if status == _TOLD:
+        raise SystemExit(_TOLD)
     if status != 0:
-        raise UserError(f'The ranks ended with status {status}; what went wrong is printed above.')
+        raise UserError(_reason(status))
+
+
+def _reason(status: int) -> str:
+    """Says what an exit status of :mod:`basicsr_ext.trainer.torchrun` means."""
+    if 0 < status <= 128:
+        return f'The ranks ended with status {status}; what went wrong is printed above.'
+    number = -status if status < 0 else status - 128
+    name = signal.Signals(number).name if number in set(signal.Signals) else f'signal {number}'
+    if status < 0:
+        return f'torchrun was ended by {name}. The ranks save and end by themselves; go on with --auto_resume.'
+    likely = ' Most likely the memory did not suffice.' if name == 'SIGKILL' else ''
+    return f'A rank was ended by {name}.{likely} Go on with --auto_resume.'
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -12,9 +12,11 @@ import torch
 from torch import distributed
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.trainer.workers import end_with_parent
 
 # Ranks wait for one another on the CPU where one may be validating or saving.
 _PATIENCE = timedelta(days=1)
+_GRACE = 30  # seconds that a rank has to save when torchrun is gone; torchrun itself gives as many
 _LAUNCH = 'torchrun --nproc_per_node {} -m basicsr_ext train -opt FILE --launcher pytorch'
 
 
@@ -67,6 +69,9 @@ def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
         raise UserError(
             f'--launcher {launcher}: expected {", ".join(missing)} in the environment. Start it with: {_LAUNCH.format(2)}'
         )
+    if launcher == 'pytorch' and 'TORCHELASTIC_RUN_ID' in os.environ:
+        # a torchrun that is gone already lets nobody join below
+        end_with_parent(os.getppid(), _GRACE)
     if num_gpu > 0:
         local_rank, gpus = int(os.environ.get('LOCAL_RANK', os.environ['RANK'])), torch.cuda.device_count()
         if local_rank >= gpus:
@@ -76,6 +81,11 @@ def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
         distributed.init_process_group(backend='nccl')
     else:
         distributed.init_process_group(backend='gloo', timeout=_PATIENCE)
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether an error says that the connection to another rank is gone."""
+    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and 'gloo/' in str(error))
 
 
 def leave_ranks() -> None:

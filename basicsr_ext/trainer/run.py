@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from basicsr_ext.errors import UserError, first_of
+from basicsr_ext.errors import RankLost, UserError, first_of
 from basicsr_ext.registration import register
 from basicsr_ext.trainer import out_of_memory
 from basicsr_ext.trainer.checking import check_options
@@ -212,7 +212,7 @@ def _run_checked(
     from basicsr_ext.compat import cuda_calls
     from basicsr_ext.trainer.determinism import refusal
     from basicsr_ext.trainer.image_files import NO_ROOM
-    from basicsr_ext.trainer.ranks import leave_ranks
+    from basicsr_ext.trainer.ranks import is_lost_rank, leave_ranks
     from basicsr_ext.trainer.seams import all_seams, installed
     from basicsr_ext.trainer.session import Session
 
@@ -260,6 +260,8 @@ def _run_checked(
     except (RuntimeError, MemoryError) as error:
         if out_of_memory.is_out_of_memory(error):
             raise UserError(out_of_memory.message(session.opt)) from error
+        if is_lost_rank(error):
+            raise RankLost(error, bool(session.stop_requests.signal_number)) from error
         refused = refusal(error) if session.opt.get('deterministic') else None
         if refused is None:
             raise

@@ -28,6 +28,7 @@ from basicsr_ext.trainer.datasets import build_dataset
 from basicsr_ext.trainer.determinism import use_deterministic_algorithms
 from basicsr_ext.trainer.feeding import BATCH_LIMIT, Feeder
 from basicsr_ext.trainer.keeper import Keeper
+from basicsr_ext.trainer.locking import ExperimentLock
 from basicsr_ext.trainer.randomness import KeyedDataset
 from basicsr_ext.trainer.run_logger import RunLogger
 from basicsr_ext.trainer.sampling import Position, TrainSampler
@@ -92,6 +93,7 @@ class Session:
         self.feeder: Feeder | None = None
         self.keeper: Keeper | None = None
         self.stop_requests = StopRequests()
+        self.lock = ExperimentLock(Path(self.opt['path']['experiments_root'])) if is_train else None
         self.scores = ScoreRecord()
         self.gathered_scores: dict[str, Scores] = {}
         self.validations: tuple[dict, dict] = {}, {}  # of a training: the last results, and the best
@@ -108,7 +110,11 @@ class Session:
         self.opt['path'].update(results_root=str(folder), log=str(folder), visualization=str(folder / 'visualization'))
 
     def parse_options(self, root_path: str, is_train: bool = True) -> tuple[dict[str, Any], Namespace]:
-        """Joins the other ranks, seeds the random number generators and returns the options as BasicSR wants them."""
+        """Joins the other ranks, locks the experiment, seeds the random number generators.
+
+        Returns:
+            The options as BasicSR wants them, and its arguments.
+        """
         opt = self.opt
         opt['dist'] = self.launcher != 'none'
         # Where several checkpoints are tested, one after the other, the ranks have met before.
@@ -116,6 +122,7 @@ class Session:
             ranks.start_ranks(self.launcher, opt['num_gpu'], (opt.get('dist_params') or {}).get('port'))
         self.stop_requests.group = ranks.cpu_group()
         opt['rank'], opt['world_size'] = get_dist_info()
+        self._lock_experiment()
         self.seed_is_given = opt.get('manual_seed') is not None
         self._seed(ranks.choose_seed(opt.get('manual_seed')))
         opt['auto_resume'] = self.auto_resume
@@ -128,6 +135,18 @@ class Session:
             if self.on_cpu:
                 dataset['pin_memory'] = False
         return opt, Namespace(opt=self.file_name, launcher=self.launcher, auto_resume=self.auto_resume)
+
+    def _lock_experiment(self) -> None:
+        """Keeps other runs of this name out; the first rank does, for all."""
+        refusal = None
+        if self.lock is not None and self.opt['rank'] == 0:
+            try:
+                self.lock.acquire()
+            except UserError as error:
+                refusal = str(error)
+        refusal = ranks.from_first_rank(refusal)
+        if refusal is not None:
+            raise UserError(refusal)
 
     def _seed(self, seed: int) -> None:
         self.opt['manual_seed'] = self.options['manual_seed'] = seed
@@ -304,9 +323,11 @@ class Session:
         self.keeper.end_iteration(iteration)
 
     def close(self) -> None:
-        """Ends what works beside the run: threads and processes."""
+        """Ends what works beside the run, threads and processes, and lets other runs of this name begin."""
         if self.feeder is not None:
             self.feeder.close()
+        if self.lock is not None:
+            self.lock.release()
 
     def build_model(self, opt: dict[str, Any]) -> Any:
         """Builds the model, shows it its training set where it wants to see it (``bind``), and takes over its saving.

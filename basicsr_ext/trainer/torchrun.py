@@ -1,9 +1,19 @@
-"""torchrun's launcher without its tracebacks: a rank that failed, or was stopped, has said why itself."""
+"""torchrun's launcher without its tracebacks: a rank that failed, or was stopped, has said why itself.
+
+It ends, and its ranks with it, when the command that started it is gone.
+"""
 
 from __future__ import annotations
 
+import logging
+import signal
 import sys
 from collections.abc import Sequence
+
+from basicsr_ext.trainer.failing import LOST
+from basicsr_ext.trainer.workers import end_with_parent
+
+_GRACE = 60  # seconds, of which torchrun gives its ranks 30 to end
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -12,10 +22,15 @@ def main(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    for name in ('api', 'errors', 'errors.error_handler'):  # which speak of failed ranks, too
+        logging.getLogger(f'torch.distributed.elastic.multiprocessing.{name}').setLevel(logging.CRITICAL)
     try:
         torchrun(list(arguments))
     except ChildFailedError as error:
-        status = error.get_first_failure()[1].exitcode
+        # the others have ended after it, perhaps in the same second
+        followed = (-signal.SIGTERM, LOST)
+        first = min(error.failures.values(), key=lambda failure: (failure.exitcode in followed, failure.timestamp))
+        status = first.exitcode
         return status if status > 0 else 128 - status
     except SignalException as signalled:
         return 128 + signalled.sigval
@@ -23,4 +38,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    end_with_parent(int(sys.argv[1]), _GRACE)
+    sys.exit(main(sys.argv[2:]))

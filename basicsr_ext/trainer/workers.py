@@ -1,4 +1,4 @@
-"""Worker processes, of a loader or a pool: they end when their parent wants it or is gone, whatever signals are sent."""
+"""Processes that end with their parent: workers of a loader or a pool, whatever signals they are sent, and ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -85,7 +86,27 @@ def start_worker(worker: int = 0) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+        end_with_parent(parent.pid)
+
+
+def end_with_parent(parent: int, grace: float = 0) -> None:
+    """Ends this process soon after its parent: one that was killed cannot end its children.
+
+    Args:
+        parent: Number of the parent; it may be gone already.
+        grace: Seconds in which a SIGTERM is to end this process; then it is ended by force. 0: by force at once.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        if grace:
+            print(f'Process {parent}, which started this one, is gone.', file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(grace)
+        os._exit(1)
+
+    threading.Thread(target=watch, name='end_with_parent', daemon=True).start()
 
 
 @contextmanager
@@ -99,10 +120,3 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone: one that was killed cannot end its workers."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

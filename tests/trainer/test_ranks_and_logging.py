@@ -185,8 +185,11 @@ def test_the_launcher_keeps_the_tracebacks_of_torchrun_to_itself(monkeypatch):
 
     failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file='<N/A>')
     killed = ProcessFailure(local_rank=0, pid=1, exitcode=-9, error_file='<N/A>')
+    followed = [ProcessFailure(local_rank=0, pid=1, exitcode=code, error_file='<N/A>') for code in (-15, 3)]
     for error, status in (
         (None, 0),
+        (ChildFailedError('train', {0: followed[0], 1: followed[1], 2: failure}), 2),
+        (ChildFailedError('train', {0: followed[0], 1: killed}), 137),
         (ChildFailedError('train', {0: failure}), 2),
         (ChildFailedError('train', {0: killed}), 137),
         (SignalException('stopped', sigval=15), 143),
