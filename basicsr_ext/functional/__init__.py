@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = export(
         'importance': ('direct_importance', 'initial_importance', 'raised_importance', 'random_importance', 'round_of'),
         'inference': ('Inference', 'super_resolve'),
         'noise_windows': ('flat_windows',),
-        'precision': ('autocast',),
+        'precision': ('autocast', 'exact_float32'),
         'resize': ('downsample', 'imresize', 'mod_crop', 'upsample'),
         'self_paced': ('attention', 'self_paced_loss'),
         'ssim_map': ('SSIMSettings', 'gaussian_window'),

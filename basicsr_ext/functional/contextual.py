@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from basicsr_ext.functional.precision import without_autocast
+from basicsr_ext.functional.precision import exact_float32
 
 
 def contextual_loss(
@@ -32,7 +32,7 @@ def contextual_loss(
     Returns:
         A scalar, at least 0.
     """
-    with without_autocast(features.device):
+    with exact_float32(features.device):
         if features.dtype not in (torch.float32, torch.float64):
             features, target = features.float(), target.float()
         centre = target.mean((0, 2, 3), keepdim=True)
@@ -53,6 +53,7 @@ def _of_image(x: torch.Tensor, y: torch.Tensor, bandwidth: float, rows: int) -> 
 
 def _best_matches(x: torch.Tensor, y: torch.Tensor, bandwidth: float) -> torch.Tensor:
     """For every position of ``y``, the largest contextual similarity among those of ``x``."""
-    distance = 1 - (x.T @ y).clamp(0, 1)
+    with exact_float32(x.device):  # here too, since parts are computed again for the gradient
+        distance = 1 - (x.T @ y).clamp(0, 1)
     relative = distance / (distance.amin(1, keepdim=True) + 1e-5)
     return torch.softmax((1 - relative) / bandwidth, 1).amax(0)

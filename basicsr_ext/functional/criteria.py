@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from basicsr_ext.functional.precision import without_autocast
+from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.ssim_map import SSIMSettings, gaussian_window
 
 # The generator's loss of logits, each at least 0, since what is compared is squared.
@@ -59,7 +59,7 @@ def dissimilarity_map(
     count, reach = image.shape[1], settings.window_size // 2
     window = gaussian_window(settings.window_size, settings.sigma).to(image)
     rows, columns = (window.view(shape).expand(5 * count, 1, -1, -1) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
-    with without_autocast(image.device):
+    with exact_float32(image.device):
         stacked = torch.cat([image, target, image * image, target * target, image * target], 1)
         blurred = functional.conv2d(stacked, rows, padding=(reach, 0), groups=5 * count)
         blurred = functional.conv2d(blurred, columns, padding=(0, reach), groups=5 * count)

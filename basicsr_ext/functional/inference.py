@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from basicsr_ext.functional.precision import autocast
+from basicsr_ext.functional.precision import autocast, exact_float32
 from basicsr_ext.functional.resize import upsample
 from basicsr_ext.functional.self_ensemble import self_ensemble
 from basicsr_ext.functional.tiling import tiled_forward
@@ -57,6 +57,8 @@ def super_resolve(network: nn.Module, images: torch.Tensor, how: Inference) -> R
     Of colour images, a network of one channel gets the luminance; the chroma is enlarged by MATLAB's bicubic, as for the
     published results of such networks.
 
+    In ``fp32`` TF32 is off too; so it is, in any precision, for all but the network.
+
     Args:
         network: In evaluation mode; maps (n, channels, h, w) to (n, channels, h * scale, w * scale).
         images: (N, channels, H, W), float32, [0, 1]; so is the result, on the same device.
@@ -79,9 +81,10 @@ def super_resolve(network: nn.Module, images: torch.Tensor, how: Inference) -> R
         with autocast(device, how.precision):
             return self_ensemble(in_tiles, part) if how.self_ensemble else in_tiles(part)
 
-    if not how.luminance or images.shape[1] != 3:
-        return Result(forward(images))
-    ycbcr = rgb_to_ycbcr(images)
-    luminance = forward(ycbcr[:, :1])
-    chroma = upsample(ycbcr[:, 1:], luminance.shape[-1] // images.shape[-1])
-    return Result(ycbcr_to_rgb(torch.cat([luminance, chroma], 1)), luminance)
+    with exact_float32(device):
+        if not how.luminance or images.shape[1] != 3:
+            return Result(forward(images))
+        ycbcr = rgb_to_ycbcr(images)
+        luminance = forward(ycbcr[:, :1])
+        chroma = upsample(ycbcr[:, 1:], luminance.shape[-1] // images.shape[-1])
+        return Result(ycbcr_to_rgb(torch.cat([luminance, chroma], 1)), luminance)

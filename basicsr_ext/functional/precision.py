@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -48,3 +49,23 @@ def without_autocast(device: torch.device | str) -> AbstractContextManager:
     """
     kind = torch.device(device).type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+@contextmanager
+def exact_float32(device: torch.device | str) -> Iterator[None]:
+    """Context in which float32 is computed as such: without autocast, TF32 or bfloat16, whatever the run allows.
+
+    For what is stored, compared with other values, or reported.
+
+    Args:
+        device: Where the tensors are.
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision('highest')
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with without_autocast(device):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from basicsr_ext.functional.precision import exact_float32
 
 ROWS_PER_BLOCK = 48  # enough for BLAS to be efficient, few enough for a block to be mostly band
 PIXELS_PER_CHUNK = 300_000  # what is computed at once on a CPU, so that it stays in the cache; at least one plane
@@ -175,7 +176,7 @@ def _blur(images: Tensor, settings: SSIMSettings) -> None:
     """
     count, height, _, width = images.shape
     between = torch.empty_like(images)
-    with _full_precision():
+    with exact_float32(images.device):
         sources, targets = images.view(count, height, -1), between.view(count, height, -1)
         for outputs, inputs, weights, _ in _blocks(height, settings, images.dtype, images.device):
             for source, target in zip(sources, targets, strict=True):
@@ -183,20 +184,6 @@ def _blur(images: Tensor, settings: SSIMSettings) -> None:
         source, target = between.view(-1, width), images.view(-1, width)
         for outputs, inputs, _, transposed in _blocks(width, settings, images.dtype, images.device):
             torch.mm(source[:, inputs], transposed, out=target[:, outputs])
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keeps float32 products from being computed in TF32 or bfloat16, which a run may have allowed."""
-    allowed = torch.get_float32_matmul_precision()
-    if allowed == 'highest':
-        yield
-        return
-    torch.set_float32_matmul_precision('highest')
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(allowed)
 
 
 def gaussian_window(size: int, sigma: float) -> Tensor:

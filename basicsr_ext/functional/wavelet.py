@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.precision import exact_float32
 
 
 def haar_dwt(images: torch.Tensor) -> torch.Tensor:
@@ -100,5 +101,6 @@ def gaussian_low(images: torch.Tensor, size: int = 21, sigma: float = 3.0) -> to
     window = window / window.sum()
     channels = images.shape[1]
     images = functional.pad(images, (size // 2,) * 4, mode='reflect')
-    images = functional.conv2d(images, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-    return functional.conv2d(images, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    with exact_float32(images.device):
+        images = functional.conv2d(images, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+        return functional.conv2d(images, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.criteria import align_loss, spatial_mean, uniformity_loss
+from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.ssim_map import SSIMSettings
 from basicsr_ext.losses.cria_maps import CRITERIA, CriteriaMaps, Judge, MapSettings, check_names, check_numbers
 from basicsr_ext.losses.vgg_features import VGGFeatures
@@ -190,10 +191,11 @@ class CriaLoss(nn.Module):
         """
         names = [name for name in self.logged if name != 'adv' or judge is not None]
         further = {view: [name for name in names if name not in used] for view, used in self.compared.items()}
-        wanted = self.criteria.wanted(target, sorted({*further['align'], *further['unif']}))
         means: dict[str, Tensor] = {}
-        for view, image in (('align', align), ('unif', unif)):
-            means.update(_means(self.criteria(image, target, wanted, further[view], judge), view))
+        with exact_float32(target.device):
+            wanted = self.criteria.wanted(target, sorted({*further['align'], *further['unif']}))
+            for view, image in (('align', align), ('unif', unif)):
+                means.update(_means(self.criteria(image, target, wanted, further[view], judge), view))
         return means
 
 

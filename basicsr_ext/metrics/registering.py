@@ -6,13 +6,17 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Literal
 
+import torch
 from basicsr.utils.registry import METRIC_REGISTRY
+
+from basicsr_ext.functional.precision import exact_float32
 
 
 def metric(better: Literal['higher', 'lower'], check_ready: Callable[..., None]) -> Callable[[Callable], Callable]:
     """Registers a function as a metric.
 
-    BasicSR gives it all options of its block, with ``better``, which only the record of the best iteration reads.
+    BasicSR gives it all options of its block, with ``better``, which only the record of the best iteration reads. It computes
+    in float32 or float64, without TF32, whatever the precision of a training is.
 
     Args:
         better: Which values are better; found as ``better`` of the metric.
@@ -23,7 +27,8 @@ def metric(better: Literal['higher', 'lower'], check_ready: Callable[..., None])
     def register(function: Callable[..., float]) -> Callable[..., float]:
         @wraps(function)
         def measure(*arguments: Any, better: str | None = None, **named: Any) -> float:
-            return function(*arguments, **named)
+            with exact_float32('cuda' if torch.cuda.is_available() else 'cpu'):
+                return function(*arguments, **named)
 
         measure.better, measure.check_ready = better, check_ready
         return METRIC_REGISTRY.register()(measure)

@@ -60,11 +60,11 @@ class AdversarialModel(TrainingModel):
 
     @torch.no_grad()
     def opinion(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns the discriminator's logits of images, to look at: nothing of it moves, neither statistics nor norms."""
+        """Returns the discriminator's logits of images, to look at, in float32: nothing of it moves, statistics or norms."""
         mode = self.net_d.training
         self.net_d.eval()
         try:
-            return self.forward(replace(self.players['d'], network=self.net_d), images)
+            return self.forward(replace(self.players['d'], network=self.net_d), images, exact=True)
         finally:
             self.net_d.train(mode)
 

@@ -12,7 +12,7 @@ import torch
 from basicsr_ext.data.crop_geometry import Geometry, augment
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional import importance
-from basicsr_ext.functional.precision import autocast
+from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.psnr import psnr
 from basicsr_ext.functional.tiling import tiled_forward
 from basicsr_ext.models.ail_options import AILOptions
@@ -32,7 +32,6 @@ class Importance(ABC):
         teacher: Stronger network, or ``None`` where the options need none.
         seed: Of the run.
         scale: HR pixels per LQ pixel.
-        precision: Of the networks' forwards.
         window: Both take images whose sides are multiples of it; others are padded by mirroring.
     """
 
@@ -43,7 +42,6 @@ class Importance(ABC):
         teacher: torch.nn.Module | None,
         seed: int,
         scale: int,
-        precision: str = 'fp32',
         window: int = 1,
     ):
         self.options = options
@@ -51,7 +49,6 @@ class Importance(ABC):
         self.teacher = teacher
         self.seed = seed
         self.scale = scale
-        self.precision = precision
         self.window = window
         recursive = options.form == 'recursive'
         self._error = options.error or ('squared' if recursive else 'absolute')
@@ -59,14 +56,14 @@ class Importance(ABC):
 
     @torch.no_grad()
     def run(self, network: torch.nn.Module, lq: torch.Tensor, tile: int | None = None) -> torch.Tensor:
-        """Runs a network in evaluation mode; its output is float32."""
+        """Runs a network in evaluation mode, in float32 without TF32, whatever the training's precision is."""
         training = network.training
         network.eval()
-        with autocast(lq.device, self.precision):
+        with exact_float32(lq.device):
             overlap = self.options.update_overlap if tile else 0
             output = tiled_forward(network, lq, self.scale, tile, overlap, window=self.window)
         network.train(training)
-        return output.float()
+        return output
 
     def initial(self, batch: dict[str, torch.Tensor], tile: int | None = None) -> torch.Tensor:
         """Importance of round 0, of the shape of ``gt``."""

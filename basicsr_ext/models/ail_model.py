@@ -15,7 +15,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from basicsr_ext.data.sample_id import iterations_per_epoch
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.importance import round_of
-from basicsr_ext.functional.precision import autocast
+from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.models.ail_importance import DirectImportance, Importance, RecursiveImportance
 from basicsr_ext.models.ail_options import AILOptions
 from basicsr_ext.models.base import TrainingModel
@@ -108,8 +108,7 @@ class AILModel(TrainingModel):
         scale = self.opt['scale']
         self.images = WholeImages(train_set, scale, self.device) if _reads_whole_images(type(train_set)) else None
         self.pictures = self._chosen_pictures()
-        settings = (self.ail, self.net_g, self.teacher, self.opt['manual_seed'], scale)
-        settings += (self.step.autocast_precision, self._window)
+        settings = (self.ail, self.net_g, self.teacher, self.opt['manual_seed'], scale, self._window)
         self.importance: Importance | None = None
         if self.ail.form == 'direct':
             self.importance = DirectImportance(*settings)
@@ -194,9 +193,9 @@ class AILModel(TrainingModel):
         """Returns input and target; behind the target's channels come its importance, or the teacher's output."""
         lq, gt = batch['lq'], batch['gt']
         if self.ail.form == 'distillation':
-            with torch.no_grad(), autocast(self.device, self.step.autocast_precision):
+            with torch.no_grad(), exact_float32(self.device):
                 taught = self.teacher(lq)
-            return lq, torch.cat([gt, taught.float()], 1)
+            return lq, torch.cat([gt, taught], 1)
         weights = self.importance.of_training(batch)
         self.log('importance', weights.mean())
         self.log('importance_at_1', (weights == 1).float().mean())

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import distributed, nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.precision import autocast
+from basicsr_ext.functional.precision import autocast, exact_float32
 from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.models.from_total import fill_from_total
 from basicsr_ext.models.guard import Guard, GuardOptions
@@ -269,12 +269,13 @@ class TrainingModel(SRModel):
             losses = self.generator_losses(self.output, gt_part)
             yield losses if parts == 1 else {name: value / parts for name, value in losses.items()}
 
-    def forward(self, player: Player, images: torch.Tensor, **arguments: Any) -> Any:
+    def forward(self, player: Player, images: torch.Tensor, *, exact: bool = False, **arguments: Any) -> Any:
         """Runs a player's view in the precision asked for; losses are computed in float32 outside of it.
 
         Args:
             player: Whose network runs.
             images: (N, C, H, W).
+            exact: In float32 without TF32, whatever precision is asked for: for what is stored or reported.
             arguments: Further ones of the network's forward.
 
         Returns:
@@ -282,7 +283,7 @@ class TrainingModel(SRModel):
         """
         if self.step.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.step.autocast_precision):
+        with exact_float32(self.device) if exact else autocast(self.device, self.step.autocast_precision):
             output = player.network(images, **arguments)
         if isinstance(output, torch.Tensor):
             return output.float()

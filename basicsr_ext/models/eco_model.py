@@ -13,6 +13,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from basicsr_ext.data.provenance import check_centroids
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.centroid import mix
+from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_options import ECOOptions
@@ -134,8 +135,9 @@ class ECOModel(TrainingModel):
     def _centroids(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         if self.teacher is None:
             return batch['centroid'], batch['centroid_lq']
-        centroid = self.teacher(batch['lq']).clamp(0, 1)
-        return centroid, downsample(centroid, self.opt['scale'])
+        with exact_float32(self.device):  # as stored centroids are made
+            centroid = self.teacher(batch['lq']).clamp(0, 1)
+            return centroid, downsample(centroid, self.opt['scale'])
 
     def _add_noise(self, lq: torch.Tensor, iteration: int) -> torch.Tensor:
         """Adds zero-mean colour Gaussian noise, clipped to [0, 1] as stored images are.

@@ -11,6 +11,7 @@ from torch import nn
 
 from basicsr_ext.config import OptionBlock
 from basicsr_ext.functional.inference import Inference, Result, super_resolve
+from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.tiling import check_tile
 from basicsr_ext.models.network_needs import needs_of
 
@@ -22,7 +23,7 @@ class InferenceOptions(OptionBlock):
         tile: Size of tiles in LQ pixels; default: whole images.
         overlap: Of neighbouring tiles, in LQ pixels.
         self_ensemble: Average over the eight flips and transpositions.
-        precision: Of the network's forward.
+        precision: Of the network's forward; ``fp32`` without TF32, whatever the training's precision is.
     """
 
     tile: int | None = Field(None, ge=1)
@@ -60,7 +61,8 @@ def run_in_test(network: nn.Module, images: torch.Tensor, opt: Mapping[str, Any]
     try:
         with torch.no_grad():
             if how == Inference() or images.ndim != 4:  # videos
-                return Result(network(images))
+                with exact_float32(images.device):
+                    return Result(network(images))
             return super_resolve(network, images, how)
     finally:
         network.train(training)

@@ -200,9 +200,10 @@ class LFCSRModel(StageValidation, AdversarialModel):
         taken &= self._step_of_stage(first, front, back, gt)
 
         if plan == 'full' or self.lfcsr.constraint == 'admm':
+            # in float32: s adds these differences up
             with nullcontext() if plan == 'full' else torch.no_grad():
-                front = self.forward(first, lq)
-                back = self.forward(second, front.detach())
+                front = self.forward(first, lq, exact=True)
+                back = self.forward(second, front.detach(), exact=True)
         images = self.net_g.by_role(front.detach(), back.detach())
         self.log('residual', self._residual(*images))
         if self.lfcsr.constraint == 'admm':
@@ -275,7 +276,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
     def _step_of_dual(self, images: Stages, taken: bool) -> None:
         """Moves s (Eq. 12c), unless a step of one of the stages was skipped: by the guard, or since gradients overflowed.
 
-        Elements where the images themselves overflowed in half precision stay, and are counted.
+        Elements where the images are not finite stay, and are counted.
         """
         if taken:
             moved = dual_update(self._bands(images.perceptual), self._bands(images.objective), self.dual)
@@ -293,7 +294,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
         if log.get('dual_skipped', 0) > 0:
             get_root_logger().warning(
                 f'{log["dual_skipped"]:.0f} elements of the dual variable (a mean over the ranks) were left as they are since '
-                'the last line: the images of the stages are not finite there. Lower the learning rate, or train in bf16.'
+                'the last line: the images of the stages are not finite there. Lower the learning rate.'
             )
         return log
 
