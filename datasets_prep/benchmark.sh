@@ -15,7 +15,9 @@
 # Environment: ROOT, where the stores go (default datasets/benchmark); SCALES (default "2 3 4 8"); LUMA, where it is set, also
 # makes luminance in float32 for networks that are validated on it, such as Set5_luma_x2, with the suffix _LQ enlarged, and with
 # _small as it was before; NOISE, where it is set to a standard deviation on [0, 1] such as 0.01, also makes LR images with
-# Gaussian noise at x2, from ten seeds, such as Set5_LR_x2_noise0; BASICSR, how to call the command (default basicsr).
+# Gaussian noise at x2, from ten seeds, such as Set5_LR_x2_noise0; PILLOW, where it is set, also makes the images that PSPL's
+# published scores are measured on: Pillow resizes HR to a multiple of the scale and makes LR (Set5_HR_x4_pillow,
+# Set5_LR_x4_pillow, and enlarged again Set5_LR_x4_pillow_enlarged); BASICSR, how to call the command (default basicsr).
 source "$(dirname "$0")/common.sh"
 
 ROOT=${ROOT:-datasets/benchmark}
@@ -43,6 +45,18 @@ noisy() {
   done
 }
 
+# pillow HR NAME SCALE...: HR, LR and enlarged LR images by Pillow.
+pillow() {
+  local hr=$1 name=$2 scale lr
+  shift 2
+  for scale in "$@"; do
+    lr=$ROOT/${name}_LR_x${scale}_pillow
+    once "$lr.lmdb" lr -i "$hr" -o "$lr.lmdb" --output_hr "$ROOT/${name}_HR_x${scale}_pillow.lmdb" --scale "$scale" \
+      --resizer pillow
+    once "${lr}_enlarged.lmdb" lr -i "$hr" -o "${lr}_enlarged.lmdb" --scale "$scale" --resizer pillow --enlarge
+  done
+}
+
 sets=("$@")
 for ((i = 0; i < $#; i += 2)); do
   [[ ${sets[i]} =~ ^($KNOWN)$ ]] || { echo "${sets[i]}: unknown set; known sets: ${KNOWN//|/, }." >&2; exit 2; }
@@ -53,5 +67,7 @@ while [ $# -gt 0 ]; do
   # shellcheck disable=SC2086
   [ -z "${LUMA:-}" ] || luminance "$2" "$1" ${SCALES:-2 3 4 8}
   [ -z "${NOISE:-}" ] || noisy "$2" "$1"
+  # shellcheck disable=SC2086
+  [ -z "${PILLOW:-}" ] || pillow "$2" "$1" ${SCALES:-2 3 4 8}
   shift 2
 done

@@ -33,10 +33,10 @@ SETS = ('Set5', 'Set14', 'BSD100', 'Urban100', 'Manga109')
 # What README and the recipes' heads tell users to call; of each recipe all forms, with the images that stand in below.
 CALLS = {
     '291': ['T91 BSD200', 'ROUND=1 T91 BSD200'],
-    'benchmark': [' '.join(f'{name} T91' for name in SETS)],
+    'benchmark': ['PILLOW=1 ' + ' '.join(f'{name} T91' for name in SETS)],
     'camerasr': ['City100 HR'],
     'df2k': ['HR HR'],
-    'div2k': ['images HR HR', 'first_ten valid'],
+    'div2k': ['images HR HR', 'first_ten valid', 'enlarged HR HR'],
     'ntire2020': ['noisy HR LR HR'],
     'realsr': ['V3 HR'],
     'realsr_zero': ['HR'],

@@ -49,12 +49,14 @@ class MixedStoreOptions(StoreOptions):
 
     Attributes:
         phase: Training only.
-        grid: Not offered: crops are drawn by the sources' weights.
+        grid: Not offered: images are drawn by the sources' weights.
+        sampling: Not offered either: in a source by area.
         sources: Name -> where its pairs come from. Keys of images begin with the name.
     """
 
     phase: Literal['train']
     grid: Literal[False] = False
+    sampling: Literal['area'] = 'area'
     sources: dict[str, MixedSourceOptions] = Field(min_length=1)
 
     @field_validator('sources')

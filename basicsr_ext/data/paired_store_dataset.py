@@ -33,10 +33,10 @@ from basicsr_ext.storage.luminance import LuminanceStore
 class PairedStoreDataset(Dataset):
     """Pairs of GT and LQ images from image stores.
 
-    In training a sample is a random crop. Images are chosen in proportion to their area, so that a large image gets as
-    many crops as the sub-images it could be cut into, and only the crop's rows are read; with ``grid`` it is one of the
-    crops that lie side by side. In validation a sample is a whole image, with the GT image cropped to ``scale`` times the
-    LQ image.
+    In training a sample is a random crop. Images are chosen in proportion to their area (``sampling: area``), so that a
+    large image gets as many crops as the sub-images it could be cut into, and only the crop's rows are read; with ``grid``
+    it is one of the crops that lie side by side. In validation a sample is a whole image, with the GT image cropped to
+    ``scale`` times the LQ image.
 
     A sample holds ``lq`` and ``gt``: RGB (or luminance) tensors of shape (channels, height, width), float32 in [0, 1]
     or the stored uint8 values; ``lq_path`` and ``gt_path``: the images' keys; and, where the option asks for it,
@@ -76,7 +76,7 @@ class PairedStoreDataset(Dataset):
         self.sizes = pairing.lq_sizes(self.sources['lq'])
         self._check()
         self._sizes = np.array(self.sizes)
-        self._shares = area_shares(self._sizes)
+        self._shares = area_shares(self._sizes if self.options.sampling == 'area' else np.ones_like(self._sizes))
         self._ends: np.ndarray | None = None  # of the crops of each image, where they lie on a grid
         if self.is_train and self.options.grid:
             self._ends = count_crops(self._sizes, self.options.gt_size // self.options.scale)

@@ -35,6 +35,7 @@ class StoreOptions(OptionBlock):
         channels: 3 reads RGB, also from grey images; 1 demands grey images; unset takes each store as it is. See
             :func:`~basicsr_ext.storage.open_store`.
         color: ``y`` reads luminance of RGB images, not rounded, on [16/255, 235/255]; as BasicSR's own datasets do.
+        sampling: Images are drawn in proportion to their ``area``, or each ``image`` as often as any other.
         grid: Training crops lie side by side in the images, as those cut before a training, and each index is one of them:
             an epoch shows every crop as often as ``dataset_enlarge_ratio`` says. What is left over at the image's right and
             bottom, as it is flipped, is not seen. Otherwise crops lie anywhere.
@@ -61,6 +62,7 @@ class StoreOptions(OptionBlock):
     use_rot: bool = True
     channels: Literal[1, 3] | None = None
     color: Literal['rgb', 'y'] | None = None
+    sampling: Literal['area', 'image'] = 'area'
     grid: bool = False
     output: Literal['float32', 'uint8'] = 'float32'
     geometry: bool = False

@@ -71,6 +71,7 @@ def self_paced_loss(
     mu: float = -1.0,
     criterion: str = 'l1',
     settings: SSIMSettings | None = None,
+    attention_sum: Tensor | None = None,
 ) -> Tensor:
     """Returns ``L(M_a pred, M_a target)`` of each pixel (Eq. 10); the attention M_a is a constant to the gradient.
 
@@ -86,6 +87,7 @@ def self_paced_loss(
         mu: Similarity that gets the most attention.
         criterion: ``l1``, ``l2`` (squared error) or ``charbonnier``.
         settings: Constants and window of the SSIM map; ``data_range`` is that of the images.
+        attention_sum: Scalar to which the sum of M_a is added, on the images' device; ``None``: it is not computed.
 
     Returns:
         Losses of the images' shape, float32 (float64 for float64 images).
@@ -100,7 +102,7 @@ def self_paced_loss(
         if not math.isfinite(value):
             raise ValueError(f'{name}: expected a finite number, found {value!r}.')
     pred, target = computable(pred, target)
-    return _SelfPacedLoss.apply(pred, target, delta, gamma, mu, criterion, settings or SSIMSettings())
+    return _SelfPacedLoss.apply(pred, target, delta, gamma, mu, criterion, settings or SSIMSettings(), attention_sum)
 
 
 class _SelfPacedLoss(torch.autograd.Function):
@@ -114,11 +116,14 @@ class _SelfPacedLoss(torch.autograd.Function):
         mu: float,
         criterion: str,
         settings: SSIMSettings,
+        attention_sum: Tensor | None,
     ) -> Tensor:
         planes_pred, planes_target = (image.reshape(-1, *image.shape[-2:]) for image in (pred, target))
         losses, slopes = torch.empty_like(planes_pred), torch.empty_like(planes_pred)
         for chunk, similarity in ssim_chunks(pred, target, settings):
             weights = attention(similarity, delta, gamma, mu)
+            if attention_sum is not None:
+                attention_sum += weights.sum()
             difference = planes_pred[chunk] - planes_target[chunk]
             _loss_and_slope(weights, difference, criterion, losses[chunk], slopes[chunk])
         ctx.save_for_backward(slopes.view(pred.shape))
@@ -129,7 +134,7 @@ class _SelfPacedLoss(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         of_pred = slopes * gradient
-        return of_pred, -of_pred if ctx.needs_input_grad[1] else None, None, None, None, None, None
+        return of_pred, -of_pred if ctx.needs_input_grad[1] else None, None, None, None, None, None, None
 
 
 def _loss_and_slope(weights: Tensor, difference: Tensor, criterion: str, loss: Tensor, slope: Tensor) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
+
+from basicsr_ext.functional.ssim_map import SSIMSettings, ssim_map
 
 WINDOW = 11
 SIGMA = 1.5
@@ -36,6 +39,30 @@ def ssim(image: np.ndarray, reference: np.ndarray, peak: float = 255.0) -> float
         raise ValueError(f'expected at least {WINDOW}x{WINDOW} pixels, found {image.shape[0]}x{image.shape[1]}.')
     x, y = (np.atleast_3d(values).astype(np.float64) for values in (image, reference))
     return float(np.mean([_ssim_map(x[:, :, c], y[:, :, c], peak).mean() for c in range(x.shape[2])]))
+
+
+def ssim_of_pspl(image: np.ndarray, reference: np.ndarray) -> float:
+    """Computes the mean structural similarity as the published code of PSPL does, in float64.
+
+    The whole image counts, with zeros around it. Colour images are compared by luminance without its offset, on [0, 0.86].
+    Grey images, the luminance of one-channel networks, are multiplied by the sum of luminance's weights, 0.859, since that
+    code applies the weights of three channels to the one there is: together with the constants, which belong to [0, 1], this
+    gives higher scores.
+
+    Args:
+        image: (height, width, 3 or 1), on [0, 255]; rounded to whole numbers, as the code does.
+        reference: Of the same shape; not rounded.
+
+    Returns:
+        At most 1.
+
+    Source: https://github.com/Elin24/PSPL, ``utility.calc_ssim``.
+    """
+    weights = np.array([65.738, 129.057, 25.064]) / 256
+    weights = weights if image.shape[2] == 3 else weights.sum(keepdims=True)
+    pair = np.clip(np.rint(image), 0, 255), reference
+    x, y = (torch.from_numpy(values.astype(np.float64) / 255 @ weights)[None] for values in pair)
+    return float(ssim_map(x, y, SSIMSettings(data_range=1.0, k1=K1, k2=K2, window_size=WINDOW, sigma=SIGMA)).mean())
 
 
 def _ssim_map(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:

@@ -28,9 +28,9 @@ class PSPLLoss(nn.Module):
     ``l2`` and ``charbonnier`` about ``gamma`` squared times, and ``gamma`` times): that is the method.
 
     The iteration sets the pace. Who knows it tells the loss by :meth:`set_iteration`: our models do, and ``basicsr
-    train`` does it for stock models. Under BasicSR's own command the loss counts its forward calls in training, to the
-    same numbers where it is called once an iteration, and says so in the log: what BasicSR resumes there knows nothing of
-    losses, and needs ``start_iteration``.
+    train`` does it for stock models; both log delta and the mean of the attention (``pspl_delta``, ``pspl_attention``).
+    Under BasicSR's own command the loss counts its forward calls in training, to the same numbers where it is called once
+    an iteration, and says so in the log: what BasicSR resumes there knows nothing of losses, and needs ``start_iteration``.
 
     Args:
         gamma: Height of the attention, positive (Eq. 6).
@@ -100,6 +100,7 @@ class PSPLLoss(nn.Module):
         self.criterion, self.loss_weight, self.reduction = criterion, loss_weight, reduction
         self.iteration = int(start_iteration)
         self._is_told = self._has_counted = False
+        self._attention: Tensor | None = None  # mean of the last call
 
     def set_iteration(self, iteration: int) -> None:
         """Tells the loss the iteration, counted from 1; from then on it does not count by itself."""
@@ -142,6 +143,7 @@ class PSPLLoss(nn.Module):
         """
         if not self._is_told and self.training and torch.is_grad_enabled() and pred.requires_grad:
             self._count()
+        attention_sum = torch.zeros((), device=pred.device)
         losses = self_paced_loss(
             pred,
             target,
@@ -150,8 +152,16 @@ class PSPLLoss(nn.Module):
             mu=self.mu,
             criterion=self.criterion,
             settings=self.settings,
+            attention_sum=attention_sum,
         )
+        self._attention = attention_sum / losses.numel()
         return self.loss_weight * weight_reduce_loss(losses, weight, self.reduction)
+
+    def values_to_log(self) -> dict[str, Tensor | float]:
+        """Returns delta, and the mean of the attention in the last call, from 0 to ``gamma``; empty before the first."""
+        if self._attention is None:
+            return {}
+        return {'pspl_delta': self.delta, 'pspl_attention': self._attention}
 
     def _count(self) -> None:
         """Takes a forward call for an iteration; warns once that this is not saved with checkpoints."""

@@ -247,6 +247,9 @@ class TrainingModel(SRModel):
             if hasattr(criterion, 'set_iteration'):
                 criterion.set_iteration(current_iter)
         self.training_step(self.batch, current_iter)
+        for criterion in self.criteria.values():
+            for name, value in criterion.values_to_log().items() if hasattr(criterion, 'values_to_log') else ():
+                self.log(name, value)
 
     def training_step(self, batch: dict[str, Any], iteration: int) -> None:
         """Composes the updates of one iteration; here one.

@@ -1,4 +1,4 @@
-"""Making LR images: exact MATLAB bicubic downsampling, optionally with noise."""
+"""Making LR images: exact MATLAB bicubic downsampling, or Pillow's, optionally with noise."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError, first_of
@@ -21,6 +22,8 @@ from basicsr_ext.storage import ImageStore
 from basicsr_ext.storage.base import unfit_key
 
 DTYPES = ('uint8', 'uint16', 'float32')
+RESIZERS = ('matlab', 'pillow')
+HR = 'hr'
 
 
 def make_lr(
@@ -34,6 +37,8 @@ def make_lr(
     suffix: str = '',
     dtype: str | None = None,
     enlarge: bool = False,
+    resizer: str = 'matlab',
+    output_hr: str | Path | None = None,
     compress_level: int = 1,
     num_workers: int | None = None,
 ) -> int:
@@ -50,6 +55,9 @@ def make_lr(
         suffix: Appended to the names of the images, such as ``x4``.
         dtype: Of the LR images; ``None``: that of the HR images. ``float32`` keeps what ``double`` computes unrounded.
         enlarge: Enlarge the LR images again to the cropped size of the HR images, for networks that keep the size.
+        resizer: ``matlab``; or ``pillow``, whose bicubic on 8-bit images makes LR images, and HR images whose sides are no
+            multiples of the scale are not cropped but resized: so are the test sets of PSPL's published code made.
+        output_hr: Where the HR images go that the LR images belong to, cropped or resized; ``None``: nowhere.
         compress_level: Of PNGs, 0 to 9.
         num_workers: Processes; ``None``: one for each processor.
 
@@ -69,15 +77,25 @@ def make_lr(
         raise UserError(f'--dtype: expected one of {", ".join(DTYPES)}, found {dtype!r}.')
     if reason := unfit_key(f'image{suffix}'):
         raise UserError(f'--suffix: expected an ending of names, such as x4, found {reason} in {suffix!r}.')
+    if resizer not in RESIZERS:
+        raise UserError(f'--resizer: expected one of {", ".join(RESIZERS)}, found {resizer!r}.')
+    if resizer == 'pillow' and (double or noise_sigma or dtype not in (None, 'uint8')):
+        raise UserError(
+            '--resizer: pillow makes 8-bit images without noise: leave out --double, --noise_sigma and --dtype.'
+        )
+    if output_hr is not None and Path(output_hr).absolute() == Path(output).absolute():
+        raise UserError(f'--output_hr: expected another path than --output, found {output_hr}.')
     check_compress_level(compress_level)
     num_workers = check_workers(num_workers)
     store = open_source(input)
     _check_sizes(store, scale)
+    if resizer == 'pillow' and np.dtype(store.dtype) != np.uint8:
+        raise UserError(f'{store.path}: --resizer pillow takes 8-bit images, found {np.dtype(store.dtype)}.')
     record = {
         'kind': 'lr',
         'source': Path(input).absolute().name,
         'scale': scale,
-        'resizer': 'matlab_bicubic',
+        'resizer': f'{resizer}_bicubic',
         'double': double,
         'noise_sigma': noise_sigma,
         'noise_seed': noise_seed,
@@ -87,10 +105,19 @@ def make_lr(
     target = Output(
         Path(output), store.channels, np.dtype(dtype or store.dtype), compress_level=compress_level, meta=record
     )
+    outputs = {KIND: target}
+    if output_hr is not None:
+        hr = {**record, 'kind': HR}
+        outputs = {
+            HR: Output(Path(output_hr), store.channels, np.dtype(store.dtype), compress_level=compress_level, meta=hr),
+            **outputs,
+        }
     make_images(
-        _MakeLR(store, scale, double, noise_sigma, noise_seed, suffix, target.dtype.name, enlarge),
+        _MakeLR(
+            store, scale, double, noise_sigma, noise_seed, suffix, target.dtype.name, enlarge, resizer, HR in outputs
+        ),
         store.keys(),
-        {KIND: target},
+        outputs,
         settings={**record, **source_record(store), 'suffix': suffix},
         num_workers=num_workers,
         description='LR images',
@@ -109,9 +136,21 @@ class _MakeLR(NamedTuple):
     suffix: str
     dtype: str
     enlarge: bool
+    resizer: str
+    keeps_hr: bool
 
     def __call__(self, key: str) -> dict[str, dict[str, np.ndarray]]:
         image = self.store.read(key)
+        if self.resizer == 'pillow':
+            image, low = pillow_pair(image, self.scale)
+            low = pillow_resize(low, image.shape[0], image.shape[1]) if self.enlarge else low
+        else:
+            image = mod_crop(image, self.scale)
+            low = self._matlab(image, key)
+        hr = {HR: {key: image}} if self.keeps_hr else {}
+        return {**hr, KIND: {key + self.suffix: low}}
+
+    def _matlab(self, image: np.ndarray, key: str) -> np.ndarray:
         low = lr_image(image, self.scale, double=self.double)
         if self.noise_sigma > 0:
             low = to_unit(low) + gaussian_noise(low.shape, self.noise_sigma, self.noise_seed, key)
@@ -119,7 +158,7 @@ class _MakeLR(NamedTuple):
             low = upsample(low, self.scale)
         if low.dtype != self.dtype:
             low = from_unit(to_unit(low), self.dtype)
-        return {KIND: {key + self.suffix: low}}
+        return low
 
 
 def _check_sizes(store: ImageStore, scale: int) -> None:
@@ -147,6 +186,32 @@ def lr_image(image: np.ndarray, scale: int, *, double: bool = False) -> np.ndarr
     image = mod_crop(image, scale)
     floating = double or image.dtype.kind == 'f'
     return downsample(to_unit(image) if floating else image, scale)
+
+
+def pillow_pair(image: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """HR and LR image as the published code of PSPL makes them for its tests.
+
+    Args:
+        image: Of shape (height, width, channels), uint8.
+        scale: Factor.
+
+    Returns:
+        The image, resized where its sides are no multiples of the scale; and that shrunk.
+
+    Source: https://github.com/Elin24/PSPL, ``mkdata.py``.
+    """
+    height, width = (side // scale for side in image.shape[:2])
+    hr = pillow_resize(image, height * scale, width * scale)
+    return hr, pillow_resize(hr, height, width)
+
+
+def pillow_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes an image (height, width, channels), uint8, by Pillow's bicubic; one of that size stays as it is."""
+    if image.shape[:2] == (height, width):
+        return image
+    grey = image.shape[2] == 1
+    resized = Image.fromarray(image[..., 0] if grey else image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized).reshape(height, width, image.shape[2])
 
 
 def gaussian_noise(shape: tuple[int, ...], sigma: float, seed: int, key: str) -> np.ndarray:

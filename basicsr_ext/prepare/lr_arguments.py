@@ -52,6 +52,19 @@ def add_lr(commands: argparse._SubParsersAction) -> None:
         action='store_true',
         help='enlarge LR images again by MATLAB bicubic, for networks that keep the size',
     )
+    parser.add_argument(
+        '--resizer',
+        choices=('matlab', 'pillow'),
+        default='matlab',
+        help="pillow: Pillow's bicubic; HR images are resized to a multiple of the scale, not cropped, as for PSPL's "
+        'published scores (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--output_hr',
+        '--output-hr',
+        metavar='PATH',
+        help='store or folder for the HR images that the LR images belong to, cropped or resized',
+    )
     add_compress_level(parser, 'of PNGs')
     add_num_workers(parser)
     parser.set_defaults(run=stoppable(_run))
@@ -70,6 +83,8 @@ def _run(args: argparse.Namespace) -> None:
         suffix=args.suffix,
         dtype=args.dtype,
         enlarge=args.enlarge,
+        resizer=args.resizer,
+        output_hr=args.output_hr,
         compress_level=args.compress_level,
         num_workers=args.num_workers,
     )

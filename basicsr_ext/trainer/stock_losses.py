@@ -1,4 +1,4 @@
-"""What losses need of a model that knows nothing of it: to be told the iteration, summed over ranks, kept in checkpoints.
+"""What losses need of a model that knows nothing of it: to be told the iteration, logged, summed over ranks, and kept.
 
 BasicSR's own models hold each loss as an attribute, such as ``cri_pix``. Our models do all of it for the losses in their
 ``criteria`` themselves.
@@ -7,8 +7,10 @@ BasicSR's own models hold each loss as an attribute, such as ``cri_pix``. Our mo
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch import nn
 
 from basicsr_ext.models.base import TrainingModel
@@ -16,10 +18,11 @@ from basicsr_ext.models.together import sum_over_ranks
 
 
 def tell_losses_the_iteration(model: Any) -> None:
-    """Makes a model tell its losses (``set_iteration``) the iteration before each training step."""
+    """Makes a model tell its losses (``set_iteration``) the iteration before each step, and log their ``values_to_log``."""
     losses = _losses_with(model, 'set_iteration').values()
     if not losses:
         return
+    logged = _losses_with(model, 'values_to_log').values()
     original = model.optimize_parameters
 
     @functools.wraps(original)
@@ -27,6 +30,10 @@ def tell_losses_the_iteration(model: Any) -> None:
         for loss in losses:
             loss.set_iteration(current_iter)
         original(current_iter)
+        values = {name: value for loss in logged for name, value in loss.values_to_log().items()}
+        if values:
+            tensors = {name: torch.as_tensor(value, device=model.device) for name, value in values.items()}
+            model.log_dict.update(model.reduce_loss_dict(OrderedDict(tensors)))
 
     model.optimize_parameters = optimize_parameters
 

@@ -86,6 +86,18 @@ def test_an_epoch_on_a_grid_shows_every_crop(use_stores):
         dataset[sample_id(8)]
 
 
+def test_images_may_be_drawn_alike(use_stores):
+    use_stores(coordinate_stores({'large': (90, 90), 'small': (8, 8)}, scale=4))
+    drawn = {
+        sampling: [
+            PairedStoreDataset(TRAIN | {'sampling': sampling})[sample_id(p % 2, position=p)]['gt_path']
+            for p in range(60)
+        ]
+        for sampling in ('area', 'image')
+    }
+    assert drawn['image'].count('small') == 30 and drawn['area'].count('small') <= 2
+
+
 def test_validation_has_no_grid(stores):
     assert len(PairedStoreDataset(VAL | {'grid': True})) == 4
 

@@ -197,3 +197,14 @@ def test_wrong_arguments():
         self_paced_loss(pred, target, math.nan)
     with pytest.raises(ValueError, match='same shape'):
         self_paced_loss(pred, target[..., :4], 1.0)
+
+
+@pytest.mark.parametrize('criterion', CRITERIA)
+def test_the_sum_of_the_attention(criterion):
+    pred, target = images(3, 2, 40, 30)
+    attention_sum = torch.zeros((), dtype=torch.float64)
+    with_sum = self_paced_loss(pred, target, 1.5, criterion=criterion, attention_sum=attention_sum)
+    assert torch.equal(with_sum, self_paced_loss(pred, target, 1.5, criterion=criterion))
+    similarity = ssim_map(pred.detach(), target)
+    expected = (2 * torch.exp(-(((similarity + 1) / 1.5) ** 2))).sum()
+    assert attention_sum.item() == pytest.approx(expected.item(), rel=1e-12)

@@ -29,7 +29,10 @@ from run_helpers import (
 )
 from trainer.checking.option_checks import changed, problems
 
+from basicsr_ext.functional.self_paced import attention
+from basicsr_ext.functional.ssim_map import ssim_map
 from basicsr_ext.losses.pspl_loss import PSPLLoss
+from basicsr_ext.trainer.metrics_log import read_metrics
 from basicsr_ext.trainer.stock_losses import tell_losses_the_iteration
 
 PSPL = {'type': 'PSPLLoss', 'step_iters': 2}  # else the first iterations have no loss
@@ -80,6 +83,28 @@ def test_every_model_tells_the_loss(images, tmp_path, deltas, model):
     assert run(tmp_path, write_options(tmp_path / 'o.yml', models(images)[model])) == 0
     calls = 2 if model == 'accumulating' else 1
     assert deltas == [(iteration / 2, True) for iteration in range(1, 8) for _ in range(calls)]
+
+
+@pytest.mark.parametrize('model', ['SRModel', 'ECO', 'accumulating'])
+def test_delta_and_attention_are_logged(images, tmp_path, monkeypatch, model):
+    """Of every printed line; the attention is that of the last call."""
+    seen = []
+    forward = PSPLLoss.forward
+
+    def noted(self, pred, target, *others):
+        similarity = ssim_map(pred.detach(), target, self.settings)
+        seen.append(attention(similarity, self.delta).mean().item())
+        return forward(self, pred, target, *others)
+
+    monkeypatch.setattr(PSPLLoss, 'forward', noted)
+    options = models(images)[model]
+    options['logger']['print_freq'] = 1
+    assert run(tmp_path, write_options(tmp_path / 'o.yml', options)) == 0
+    lines = [line for line in read_metrics(tmp_path / 'experiments/run/metrics.jsonl') if line['event'] == 'train']
+    assert [line['pspl_delta'] for line in lines] == [iteration / 2 for iteration in range(1, 8)]
+    calls = seen[1::2] if model == 'accumulating' else seen
+    assert [line['pspl_attention'] for line in lines] == pytest.approx(calls, rel=1e-4)
+    assert 0 < lines[-1]['pspl_attention'] < 2
 
 
 def test_basicsrs_own_command_has_the_loss_count(images, tmp_path, deltas, monkeypatch):

@@ -67,3 +67,58 @@ def test_what_cannot_be_measured(images, change, options, message):
     data = {'img': change(images['img']), 'img2': images['img2']}
     with pytest.raises(basicsr_ext.UserError, match=message):
         calculate_metric(data, {'type': 'SSIM', 'crop_border': 0, **options})
+
+
+# ---- SSIM as PSPL's published code measures it ---------------------------------------------------------------------------
+
+
+def ssim_by_hand(x, y):
+    """Window by window on [0, 1], with zeros around the images, every pixel."""
+    offsets = np.arange(11) - 5
+    kernel = np.exp(-(offsets**2) / (2 * 1.5**2))
+    window = np.outer(kernel, kernel) / kernel.sum() ** 2
+    x, y = (np.pad(values, 5) for values in (x, y))
+    total = 0.0
+    for i in range(x.shape[0] - 10):
+        for j in range(x.shape[1] - 10):
+            a, b = x[i : i + 11, j : j + 11], y[i : i + 11, j : j + 11]
+            mean_a, mean_b = (window * a).sum(), (window * b).sum()
+            var_a, var_b = (window * a * a).sum() - mean_a**2, (window * b * b).sum() - mean_b**2
+            covariance = (window * a * b).sum() - mean_a * mean_b
+            total += ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / (
+                (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
+            )
+    return total / ((x.shape[0] - 10) * (x.shape[1] - 10))
+
+
+PSPL = {'type': 'SSIM', 'crop_border': 0, 'test_y_channel': True, 'protocol': 'pspl'}
+
+
+def test_pspls_ssim_of_colour_images(images):
+    weights = np.array([25.064, 129.057, 65.738]) / 256 / 255  # BGR
+    small = {key: image[:25, :22] for key, image in images.items()}
+    expected = ssim_by_hand(*(image.astype(np.float64) @ weights for image in small.values()))
+    assert calculate_metric(small, PSPL) == pytest.approx(expected, abs=1e-9)
+
+
+def test_pspls_ssim_of_luminance(images):
+    """The one channel is multiplied by the sum of three weights; results are rounded, GT images are not."""
+    image, gt = (image[:25, :22].astype(np.float64) @ [0.1, 0.5, 0.25] + 16.3 for image in images.values())
+    expected = ssim_by_hand(np.rint(image) / 255 * (219.859 / 256), gt / 255 * (219.859 / 256))
+    data = {'img': image[..., None], 'img2': gt[..., None]}
+    assert calculate_metric(data, PSPL) == pytest.approx(expected, abs=1e-9)
+    usual = calculate_metric(data, {**PSPL, 'protocol': 'usual'})
+    assert calculate_metric(data, PSPL) > usual + 1e-3
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'crop_border': 4}, 'pspl measures luminance of whole images'),
+        ({'test_y_channel': False}, 'pspl measures luminance of whole images'),
+        ({'protocol': 'psql'}, 'protocol: expected usual or pspl'),
+    ],
+)
+def test_pspls_ssim_refuses(images, options, message):
+    with pytest.raises(basicsr_ext.UserError, match=message):
+        calculate_metric(images, {**PSPL, **options})

@@ -219,3 +219,66 @@ def test_bad_arguments(tmp_path, lq_folder, folder_of, crops):
         make_lr(lq_folder, existing, 2)
     assert [path.name for path in existing.iterdir()] == ['a.png']
     assert not (tmp_path / 'low').exists()
+
+
+# ---- Pillow's bicubic, as in PSPL's published evaluation ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('channels', [3, 1])
+def test_pillow_resizes_hr_images(tmp_path, prepare, folder_of, photos, channels):
+    from PIL import Image
+
+    image = photos['coffee'][:81, :66]
+    images = {'odd': image, 'even': np.ascontiguousarray(image[:80, :64])}
+    folder = folder_of(tmp_path / 'HR', images)
+    if channels == 1:
+        for key, colours in images.items():
+            cv2.imwrite(str(folder / f'{key}.png'), colours[..., 0])
+            images[key] = colours[..., :1]
+    outputs = ['-o', tmp_path / 'LR.lmdb', '--output_hr', tmp_path / 'crop.lmdb', '--scale', 4]
+    prepare('lr', '-i', folder, *outputs, '--resizer', 'pillow')
+    prepare('lr', '-i', folder, '-o', tmp_path / 'large.lmdb', '--scale', 4, '--resizer', 'pillow', '--enlarge')
+    low, high, large = (images_of(tmp_path / f'{name}.lmdb') for name in ('LR', 'crop', 'large'))
+    np.testing.assert_array_equal(high['even'], images['even'])
+    for key in images:
+        assert high[key].shape == large[key].shape == (80, 64, channels) and low[key].shape == (20, 16, channels)
+        whole = Image.fromarray(images[key].squeeze())
+        resized = whole.resize((64, 80), Image.BICUBIC)
+        small = resized.resize((16, 20), Image.BICUBIC)
+        np.testing.assert_array_equal(high[key].squeeze(), np.asarray(resized))
+        np.testing.assert_array_equal(low[key].squeeze(), np.asarray(small))
+        np.testing.assert_array_equal(large[key].squeeze(), np.asarray(small.resize((64, 80), Image.BICUBIC)))
+    assert np.count_nonzero(high['odd'] != images['odd'][:80, :64]) > 1000
+    meta = open_store(tmp_path / 'crop.lmdb').meta
+    assert (meta['kind'], meta['resizer'], meta['scale']) == ('hr', 'pillow_bicubic', 4)
+
+
+def test_cropped_hr_images_are_kept(tmp_path, prepare, lq_folder, crops):
+    prepare('lr', '-i', lq_folder, '-o', tmp_path / 'low', '--output_hr', tmp_path / 'high', '--scale', 3)
+    high = images_of(tmp_path / 'high')
+    assert list(high) == list(crops)
+    for key, image in crops.items():
+        np.testing.assert_array_equal(high[key], mod_crop(image, 3))
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'resizer': 'lanczos'}, '--resizer: expected one of matlab, pillow'),
+        ({'resizer': 'pillow', 'double': True}, '--resizer: pillow makes 8-bit images without noise'),
+        ({'resizer': 'pillow', 'noise_sigma': 0.1}, '--resizer: pillow makes 8-bit images without noise'),
+        ({'output_hr': 'low'}, '--output_hr: expected another path than --output'),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path, lq_folder, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        make_lr(lq_folder, 'low', 2, num_workers=1, **options)
+    assert not (tmp_path / 'low').exists()
+
+
+def test_pillow_takes_8_bits(tmp_path):
+    (tmp_path / 'HR').mkdir()
+    cv2.imwrite(str(tmp_path / 'HR/a.png'), np.zeros((8, 8, 3), np.uint16))
+    with pytest.raises(UserError, match='--resizer pillow takes 8-bit images, found uint16'):
+        make_lr(tmp_path / 'HR', tmp_path / 'LR.lmdb', 2, resizer='pillow', num_workers=1)
