@@ -19,7 +19,7 @@ from basicsr_ext.prepare.distances import DISTANCE
 from basicsr_ext.prepare.jobs import check_workers, run_jobs
 from basicsr_ext.prepare.survey import FileSet, Seen, StoreSet, open_set, survey
 from basicsr_ext.report.tables import align
-from basicsr_ext.storage import ImageSpec
+from basicsr_ext.storage import ImageSpec, RawLmdbStore
 
 Set = Mapping[str, Seen]
 
@@ -27,6 +27,7 @@ _COMPARED = 50  # pairs whose contents are compared, unless all are
 _GAIN = 3.0  # dB by which a shifted LQ image must fit better
 _COPY = 'copy (warning)'
 _SHIFTED = 'shifted (warning)'
+_UNPROVEN = 'no checksums (warning)'
 
 
 class Problem(NamedTuple):
@@ -40,7 +41,7 @@ class Problem(NamedTuple):
     @property
     def is_warning(self) -> bool:
         """Whether the sets can be trained on as they are."""
-        return self.problem in (_COPY, _SHIFTED)
+        return self.problem in (_COPY, _SHIFTED, _UNPROVEN)
 
 
 def check_sets(
@@ -56,6 +57,8 @@ def check_sets(
 ) -> list[Problem]:
     """Decodes all images, compares pairs, and looks for test images among those for training.
 
+    Pixels of raw stores are compared with their checksums.
+
     Args:
         gt: Folder or store of GT images.
         lq: Folder or store of LQ images; ``None`` checks the GT images alone.
@@ -70,7 +73,7 @@ def check_sets(
     Returns:
         Problems: missing, extra and damaged images, two of one name, names that no store takes, wrong sizes and scales,
         channels, alpha, depths, test images; and as warnings GT images that are copies of others, pixel by pixel,
-        and LQ images that show another place than their GT images, see
+        raw stores without checksums, and LQ images that show another place than their GT images, see
         :func:`~basicsr_ext.functional.alignment.best_shift`.
 
     Raises:
@@ -85,12 +88,12 @@ def check_sets(
     workers = check_workers(num_workers)
     gt_images = open_set(gt)
     gt_set = survey(gt_images, Path(gt).name, hashes=bool(tests), num_workers=workers)
-    problems = [*_alone('GT', gt_set), *_copies('GT', gt_set)]
+    problems = [*_alone('GT', gt_set), *_copies('GT', gt_set), *_unproven('GT', gt_images)]
     if lq is not None:
         assert scale is not None
         lq_images = open_set(lq)
         lq_set = survey(lq_images, Path(lq).name, hashes=False, num_workers=workers)
-        problems += [*_alone('LQ', lq_set), *_pairs(gt_set, lq_set, scale, filename_tmpl)]
+        problems += [*_alone('LQ', lq_set), *_unproven('LQ', lq_images), *_pairs(gt_set, lq_set, scale, filename_tmpl)]
         fitting = _fitting_pairs(gt_set, lq_set, scale, filename_tmpl)
         compared = fitting if every_pair else _sample(fitting)
         problems += _shifted(_Compare(gt_images, lq_images, scale), compared, workers)
@@ -134,6 +137,12 @@ def _alone(name: str, images: Set) -> Iterator[Problem]:
             for key, value in found.items()
             if value != usual[0][0]
         )
+
+
+def _unproven(name: str, images: FileSet | StoreSet) -> Iterator[Problem]:
+    """A raw store that cannot tell whether its pixels are those that were stored."""
+    if isinstance(images, StoreSet) and isinstance(images.store, RawLmdbStore) and not images.store.checksums:
+        yield Problem(name, _UNPROVEN, 'crc32 of every image', 'none: an earlier version made this store')
 
 
 def _copies(name: str, images: Set) -> Iterator[Problem]:

@@ -123,6 +123,7 @@ class StoreSet(NamedTuple):
         spec, alpha = self.store.spec(key), key in self.transparent
         try:
             image = self.store.read(key)
+            self.store.verify(key)
         except DepthError as error:
             return Seen(spec._replace(dtype=np.dtype(f'uint{error.bits}')), alpha=alpha)
         except UserError as error:

@@ -143,6 +143,25 @@ class ImageStore(ABC):
         """
         return [self._read(key, top, left, height, width) for key, top, left in places]
 
+    def verify(self, key: str) -> None:
+        """Compares an image's pixels with their checksum, where the store keeps one.
+
+        Raises:
+            UserError: They are not those that were stored, or the key is unknown.
+        """
+        self.spec(key)
+
+    def marks(self, keys: Sequence[str]) -> list[str]:
+        """What tells the pixels of images from others, without reading them.
+
+        Args:
+            keys: Names of the images.
+
+        Returns:
+            For each image a kind of mark and its value, such as ``crc32 12345``; empty where the store knows of none.
+        """
+        return [''] * len(keys)
+
     def __len__(self) -> int:
         return len(self.keys())
 

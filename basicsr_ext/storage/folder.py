@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,6 +48,12 @@ class FolderStore(IndexedStore):
     def file(self, key: str) -> Path:
         """The file of an image."""
         return self.path / self._files[key]
+
+    def marks(self, keys: Sequence[str]) -> list[str]:
+        try:
+            return [f'bytes {self.file(key).stat().st_size}' for key in keys]
+        except OSError as error:
+            raise UserError(f'{error.filename}: cannot be read: {error.strerror}.') from error
 
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
         file = self.file(key)

@@ -43,6 +43,14 @@ class JoinedStore(ImageStore):
         store, inner = self._find(key)
         return store.spec(inner)
 
+    def verify(self, key: str) -> None:
+        store, inner = self._find(key)
+        store.verify(inner)
+
+    def marks(self, keys: Sequence[str]) -> list[str]:
+        found = map(self._find, keys)
+        return [mark for store, inner in found for mark in store.marks([inner])]
+
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
         store, inner = self._find(key)
         return store._read(inner, top, left, height, width)

@@ -40,6 +40,12 @@ class LuminanceStore(ImageStore):
     def spec(self, key: str) -> ImageSpec:
         return self._store.spec(key)._replace(channels=self.channels, dtype=self.dtype)
 
+    def verify(self, key: str) -> None:
+        self._store.verify(key)
+
+    def marks(self, keys: Sequence[str]) -> list[str]:
+        return self._store.marks(keys)
+
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
         return self._luminance(self._store._read(key, top, left, height, width))
 

@@ -5,7 +5,8 @@ Layout of the directory ``name.lmdb``:
 - ``data.mdb``: under an image's name in UTF-8 its pixels, an uncompressed little-endian array (height, width, channels) in
   C order, and behind them that name and a zero byte.
 - ``meta.json``: format name and version, dtype, channels, name -> [height, width] of every image, free-form information,
-  name -> byte of data.mdb at which the pixels begin, and what LMDB says of the file for which those bytes hold.
+  name -> byte of data.mdb at which the pixels begin, and what LMDB says of the file for which those bytes hold; and name ->
+  crc32 of the pixels' bytes, which stores of earlier versions of this package lack.
 
 The bytes are there because LMDB's Python binding touches every page of a value that it is asked for: all of a large image
 would be read from the disk for its first window. With them a window is read without asking LMDB. Images that have none,
@@ -19,6 +20,7 @@ import json
 import math
 import mmap
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +44,9 @@ class RawLmdbStore(IndexedStore):
     Args:
         path: The LMDB directory, as :class:`RawLmdbWriter` made it.
 
+    Attributes:
+        checksums: Key -> crc32 of the image's bytes; empty where the store has none.
+
     Raises:
         UserError: There is no such store, it is of another kind, or it is damaged.
     """
@@ -51,6 +56,7 @@ class RawLmdbStore(IndexedStore):
         index = _read_index(folder)
         sizes = {key: (height, width) for key, (height, width) in index['images'].items()}
         super().__init__(folder, sizes, index['channels'], np.dtype(index['dtype']), index['meta'])
+        self.checksums: dict[str, int] = index.get('crc32', {})
         self._stored_dtype = self.dtype.newbyteorder('<')
         self._reader = shared_reader(folder)
         # A file that was written to since may hold former values, with their names.
@@ -59,6 +65,22 @@ class RawLmdbStore(IndexedStore):
 
     def __reduce__(self) -> tuple[type[RawLmdbStore], tuple[Path]]:
         return type(self), (self.path,)  # a store that was made anew meanwhile has other offsets
+
+    def verify(self, key: str) -> None:
+        if not self.checksums:
+            return
+        if key not in self.checksums:
+            raise UserError(f'{self.path}: the index lacks the checksum of image "{key}". Copy or make the LMDB again.')
+        expected = self.checksums[key]
+        found = checksum(self._image(key).astype(self._stored_dtype, copy=False))
+        if found != expected:
+            raise UserError(
+                f'{self.path}: image "{key}": its pixels are not those that were stored (crc32 {found:08x}, expected '
+                f'{expected:08x}). Copy or make the LMDB again.'
+            )
+
+    def marks(self, keys: Sequence[str]) -> list[str]:
+        return [f'crc32 {self.checksums[key]}' if key in self.checksums else '' for key in keys]
 
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
         (window,) = self.windows([(key, top, left)], height, width)
@@ -136,6 +158,11 @@ def _physical_memory() -> float:
         return math.inf
 
 
+def checksum(image: np.ndarray) -> int:
+    """The crc32 of an image's bytes as they are stored."""
+    return zlib.crc32(np.ascontiguousarray(image).data)
+
+
 def trailer(name: bytes) -> bytes:
     """What stands behind the pixels of an image, and shows that they are its own."""
     return name + b'\0'
@@ -176,4 +203,6 @@ def _wrong_entry(index: dict[str, Any]) -> str | None:
         'offsets': lambda value: is_table(value, lambda first: type(first) is int and first >= 0),
         'file': lambda value: isinstance(value, dict),
     }
+    if 'crc32' in index:
+        checks['crc32'] = lambda value: is_table(value, lambda checksum: type(checksum) is int)
     return next((name for name, fits in checks.items() if not fits(index.get(name))), None)

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage.environment import file_state
 from basicsr_ext.storage.lmdb_writer import LmdbWriter
-from basicsr_ext.storage.raw_lmdb import DTYPES, FORMAT, INDEX_FILE, VERSION, trailer
+from basicsr_ext.storage.raw_lmdb import DTYPES, FORMAT, INDEX_FILE, VERSION, checksum, trailer
 
 
 class RawLmdbWriter(LmdbWriter):
@@ -36,6 +36,7 @@ class RawLmdbWriter(LmdbWriter):
         self._channels = channels
         self._dtype = np.dtype(dtype)
         self.meta: dict[str, Any] = {}
+        self._checksums: dict[str, int] = {}
         self._offsets: dict[str, int] = {}
         self._file_state: dict[str, int] = {}
         if channels not in (1, 3):
@@ -51,7 +52,9 @@ class RawLmdbWriter(LmdbWriter):
             )
 
     def _encode(self, name: bytes, image: np.ndarray) -> bytes:
-        return np.ascontiguousarray(image, self._dtype.newbyteorder('<')).tobytes() + trailer(name)
+        pixels = np.ascontiguousarray(image, self._dtype.newbyteorder('<'))
+        self._checksums[name.decode()] = checksum(pixels)
+        return pixels.tobytes() + trailer(name)
 
     def _put_growing(self, name: bytes, value: bytes) -> None:
         assert self._environment is not None
@@ -84,6 +87,7 @@ class RawLmdbWriter(LmdbWriter):
             'channels': self._channels,
             'meta': self.meta,
             'images': {key: shape[:2] for key, shape in self._shapes.items()},
+            'crc32': self._checksums,
             'offsets': self._offsets,
             'file': self._file_state,
         }

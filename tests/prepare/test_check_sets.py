@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import lmdb
 import numpy as np
@@ -15,6 +17,7 @@ from basicsr_ext.prepare.check import check_sets
 from basicsr_ext.prepare.distances import DISTANCE
 from basicsr_ext.prepare.stores import make_store
 from basicsr_ext.prepare.subimages import make_subimages
+from basicsr_ext.storage import open_store
 
 SIDE = 64
 
@@ -272,6 +275,23 @@ def test_the_contents_of_real_pairs_are_not_doubted(bench_dir, tmp_path):
         for file in (bench_dir / 'realworld/City100_iPhoneX_crops').glob(f'*{letter}.png'):
             (tmp_path / letter / f'{file.stem[:-1]}.png').symlink_to(file)
     assert check_sets(tmp_path / 'h', tmp_path / 'l', scale=1, every_pair=True) == []
+
+
+def test_pixels_of_raw_stores_are_compared_with_their_checksums(sets, tmp_path, capsys):
+    make_store(sets / 'GT', tmp_path / 'GT.lmdb')
+    make_store(sets / 'LQ', tmp_path / 'LQ.lmdb')
+    image = open_store(tmp_path / 'GT.lmdb').read('coffee').tobytes()
+    content = bytearray((tmp_path / 'GT.lmdb/data.mdb').read_bytes())
+    content[content.index(image) + len(image) // 2] ^= 255
+    (tmp_path / 'GT.lmdb/data.mdb').write_bytes(content)
+    index = json.loads((tmp_path / 'LQ.lmdb/meta.json').read_text())
+    del index['crc32']  # as earlier versions wrote it
+    (tmp_path / 'LQ.lmdb/meta.json').write_text(json.dumps(index))
+    found = check_sets(tmp_path / 'GT.lmdb', tmp_path / 'LQ.lmdb', scale=4, filename_tmpl='{}x4')
+    assert [problem[:2] for problem in found] == [('GT coffee', 'damaged'), ('LQ', 'no checksums (warning)')]
+    assert 'its pixels are not those that were stored' in found[0].found
+    assert main(['prepare', 'check', '--gt', str(tmp_path / 'LQ.lmdb')]) == 0
+    assert capsys.readouterr().out.endswith('no problems, 1 warning\n')
 
 
 def test_bad_arguments(sets, capsys):

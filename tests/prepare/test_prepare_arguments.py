@@ -125,7 +125,13 @@ def test_subimages_options(prepare, calls, capsys):
 
 def test_luma_options(prepare, calls):
     prepare('luma', '-i', 'T91', 'BSD200', '-o', 'a', '--output_lq', 'b', '-s', 2, 3, 4)
-    defaults = {'factors': (1.0, 0.7, 0.5), 'patch_size': 41, 'output_small': None, 'num_workers': None}
+    defaults = {
+        'factors': (1.0, 0.7, 0.5),
+        'patch_size': 41,
+        'output_small': None,
+        'round_luma': False,
+        'num_workers': None,
+    }
     assert calls['make_luma'] == ((['T91', 'BSD200'], 'a', 'b', [2, 3, 4]), defaults)
     prepare(
         'luma',
@@ -142,7 +148,7 @@ def test_luma_options(prepare, calls):
         '--patch_size=31',
         '--output_small=s',
     )
-    changed = {'factors': [1.0, 0.9], 'patch_size': 31, 'output_small': 's', 'num_workers': None}
+    changed = {**defaults, 'factors': [1.0, 0.9], 'patch_size': 31, 'output_small': 's'}
     assert calls['make_luma'] == ((['T91'], 'a', 'b', [2]), changed)
 
 

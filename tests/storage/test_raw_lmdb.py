@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
 
 import lmdb
 import numpy as np
@@ -64,6 +65,7 @@ def test_the_layout_is_the_documented_one(path):
         'dtype': 'uint8',
         'channels': 3,
         'images': {'image': [1300, 50], 'small': [5, 50]},
+        'crc32': {'image': zlib.crc32(IMAGE.tobytes()), 'small': zlib.crc32(SMALL.tobytes())},
         'offsets': {'image': data.index(IMAGE.tobytes())},
         'file': {name: state[name] for name in ('last_txnid', 'last_pgno')},
         'meta': {},
@@ -313,3 +315,66 @@ def test_a_damaged_entry_of_the_index_is_named(name, value, path):
     edit_index(path, **{name: value})
     with pytest.raises(UserError, match=rf'meta\.json: damaged index \("{name}" is missing or wrong\)'):
         RawLmdbStore(path)
+
+
+def corrupt(path, first):
+    """Changes one byte of data.mdb, as a bad disk does."""
+    with (path / 'data.mdb').open('r+b') as file:
+        file.seek(first)
+        byte = file.read(1)
+        file.seek(first)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32'])
+def test_a_changed_pixel_is_noticed(dtype, tmp_path):
+    image = random_image((40, 60, 3), dtype)
+    path = write_raw(tmp_path / 'a.lmdb', {'good': random_image((40, 60, 3), dtype, seed=1), 'image': image})
+    store = RawLmdbStore(path)
+    for key in store.keys():
+        store.verify(key)
+    corrupt(path, (path / 'data.mdb').read_bytes().index(image.tobytes()) + image.nbytes // 2)
+    store = RawLmdbStore(path)
+    store.verify('good')
+    with pytest.raises(
+        UserError, match=r'image "image": its pixels are not those that were stored \(crc32 [0-9a-f]{8}'
+    ):
+        store.verify('image')
+
+
+def test_images_without_a_place_of_their_own_are_verified_too(path):
+    edit_data(path, lambda transaction: transaction.put(b'small', SMALL[::-1].tobytes() + b'small\0'))
+    store = RawLmdbStore(path)
+    store.verify('image')
+    with pytest.raises(UserError, match='its pixels are not those'):
+        store.verify('small')
+
+
+def test_stores_without_checksums_are_read(path):
+    index = json.loads((path / 'meta.json').read_text())
+    del index['crc32']
+    (path / 'meta.json').write_text(json.dumps(index))
+    store = RawLmdbStore(path)
+    assert store.checksums == {} and store.marks(['image', 'small']) == ['', '']
+    store.verify('image')
+    np.testing.assert_array_equal(store.read('image'), IMAGE)
+
+
+@pytest.mark.parametrize('checksums', [{'image': 1, 'small': 'x'}, [1, 2], None])
+def test_damaged_checksums(path, checksums):
+    edit_index(path, crc32=checksums)
+    with pytest.raises(UserError, match='damaged index \\("crc32" is missing or wrong'):
+        RawLmdbStore(path)
+
+
+def test_a_list_of_checksums_that_lacks_one(path):
+    edit_index(path, crc32={'image': zlib.crc32(IMAGE.tobytes())})
+    store = RawLmdbStore(path)
+    store.verify('image')
+    with pytest.raises(UserError, match='lacks the checksum of image "small"'):
+        store.verify('small')
+
+
+def test_marks_are_checksums(path):
+    crc = zlib.crc32(IMAGE.tobytes())
+    assert RawLmdbStore(path).marks(['image', 'small'])[0] == f'crc32 {crc}'

@@ -37,6 +37,9 @@ from run_helpers import (
 )
 
 from basicsr_ext.cli import main
+from basicsr_ext.data.paired_store_dataset import PairedStoreDataset
+from basicsr_ext.prepare.stores import make_store
+from basicsr_ext.storage import open_store
 from basicsr_ext.trainer import checkpoints, out_of_memory
 from basicsr_ext.trainer.data_fingerprint import check_same_data, fingerprint
 from basicsr_ext.trainer.metrics_log import read_metrics
@@ -393,6 +396,84 @@ def test_the_same_images_in_another_order_are_a_warning():
     other = fingerprint(Images(['/a/y.png', '/a/x.png', '/a/z.png']))
     assert 'listed in another order' in check_same_data(first, other)
     assert check_same_data(first, first) == check_same_data(None, other) == check_same_data({'length': 3}, other) == ''
+
+
+@pytest.mark.parametrize('kind', ['stock', 'folder', 'raw', 'raw without checksums'])
+def test_other_pixels_under_the_same_names_are_refused(images, tmp_path, monkeypatch, capsys, kind):
+    """Two images swapped: sizes of files tell it in a folder, checksums in a raw store."""
+    monkeypatch.chdir(tmp_path)
+    raw = kind.startswith('raw')
+
+    def make_sets(*files) -> None:
+        for part in ('hr', 'lr'):
+            shutil.rmtree(tmp_path / part, ignore_errors=True)
+            shutil.rmtree(tmp_path / f'{part}.lmdb', ignore_errors=True)
+            shutil.copytree(images / part, tmp_path / part)
+            for file, source in zip(('coffee', 'rocket'), files, strict=True):
+                shutil.copy(images / part / f'{source}.png', tmp_path / part / f'{file}.png')
+            if raw:
+                make_store(tmp_path / part, tmp_path / f'{part}.lmdb', num_workers=0)
+            if kind == 'raw without checksums':
+                index = json.loads((tmp_path / f'{part}.lmdb/meta.json').read_text())
+                del index['crc32']
+                (tmp_path / f'{part}.lmdb/meta.json').write_text(json.dumps(index))
+
+    make_sets('coffee', 'rocket')
+    options = make_options(images, 'SRModel')
+    ending = '.lmdb' if raw else ''
+    options['datasets']['train'].update(dataroot_gt=f'hr{ending}', dataroot_lq=f'lr{ending}')
+    if kind != 'stock':
+        options['datasets']['train']['type'] = 'PairedStoreDataset'
+        options['datasets']['train'].pop('io_backend', None)
+    path = str(write_options(tmp_path / 'o.yml', options))
+    assert main(['train', '-opt', path, '--force_yml', 'train:total_iter=3']) == 0
+    arguments = ['train', '-opt', path, '--auto_resume', '--force_yml']
+    make_sets('coffee', 'rocket')  # made again, and equal
+    assert main([*arguments, 'train:total_iter=4']) == 0
+    make_sets('rocket', 'coffee')
+    status = main([*arguments, 'train:total_iter=5'])
+    if kind == 'raw without checksums':
+        assert status == 0
+    else:
+        found = 'checksums' if raw else 'sizes of files'
+        assert status == 2
+        assert f'with other pixels under the same names (lq: {found}, gt: {found})' in capsys.readouterr().err.replace(
+            f'(gt: {found}, lq: {found})', f'(lq: {found}, gt: {found})'
+        )
+
+
+def test_images_may_move_from_a_folder_into_a_store(images, tmp_path):
+    def fingerprint_of(root: str, ending: str) -> dict:
+        roots = {f'dataroot_{key}': str(Path(root, f'{part}{ending}')) for key, part in (('gt', 'hr'), ('lq', 'lr'))}
+        return fingerprint(PairedStoreDataset({'name': 'n', 'phase': 'train', 'scale': 2, 'gt_size': 16, **roots}))
+
+    for part in ('hr', 'lr'):
+        make_store(images / part, tmp_path / f'{part}.lmdb', num_workers=0)
+    folder, store = fingerprint_of(images, ''), fingerprint_of(tmp_path, '.lmdb')
+    assert folder['pixels'].keys() == {'gt bytes', 'lq bytes'} and store['pixels'].keys() == {'gt crc32', 'lq crc32'}
+    assert check_same_data(folder, store) == check_same_data(store, folder) == ''
+    del folder['pixels']  # as checkpoints of earlier versions
+    assert check_same_data(folder, store) == ''
+
+
+def test_a_run_begins_with_a_look_at_pixels(images, tmp_path, monkeypatch, capsys):
+    """Sixteen images of each store, hence all of these."""
+    monkeypatch.chdir(tmp_path)
+    for part in ('hr', 'lr'):
+        make_store(images / part, tmp_path / f'{part}.lmdb', num_workers=0)
+    image = open_store(tmp_path / 'lr.lmdb').read('rocket').tobytes()
+    content = bytearray((tmp_path / 'lr.lmdb/data.mdb').read_bytes())
+    content[content.index(image) + 50] ^= 255
+    (tmp_path / 'lr.lmdb/data.mdb').write_bytes(content)
+    options = make_options(images, 'SRModel')
+    options['datasets']['train'].update(type='PairedStoreDataset', dataroot_gt='hr.lmdb', dataroot_lq='lr.lmdb')
+    options['datasets']['train'].pop('io_backend', None)
+    path = str(write_options(tmp_path / 'o.yml', options))
+    for command in ('check', 'train'):
+        assert main([command, '-opt', path]) == 2
+        message = capsys.readouterr().err
+        assert 'datasets.train.dataroot_lq' in message and 'image "rocket": its pixels are not those' in message
+    assert not (tmp_path / 'experiments').exists()
 
 
 def test_another_world_size_goes_on_with_a_warning(finished):

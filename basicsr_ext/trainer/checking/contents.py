@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from basicsr_ext.trainer.checking.structure import phase_of
 from basicsr_ext.trainer.datasets import not_made
 
 _MANY = 10_000  # files; BasicSR compares every name with every other
+_VERIFIED = 16  # images of each store
 # The others of BasicSR's read images as soon as they are made, or give no reason to look.
 _QUICK_STOCK = (
     'PairedImageDataset',
@@ -85,6 +87,8 @@ def open_contents(report: Report, name: str, dataset: type, thorough: bool = Fal
     opened = open_dataset(report, name, dataset)
     if opened is None:
         return None
+    if ours:
+        _verify_some(report, path, opened)
     report.opened[name] = opened
     try:
         contents = Contents(
@@ -105,6 +109,17 @@ def open_contents(report: Report, name: str, dataset: type, thorough: bool = Fal
         report.error(path, f'{dataset.__name__} cannot be read ({brief(error)}).')
         return None
     return contents
+
+
+def _verify_some(report: Report, path: KeyPath, dataset: Any) -> None:
+    """Compares images of each store with their checksums: the same ones on every rank."""
+    for source in dataset.sources.values():
+        for key in random.Random(0).sample(source.keys, min(_VERIFIED, len(source.keys))):
+            try:
+                source.store.verify(key)
+            except UserError as error:
+                report.refused(path, UserError(f'{source.option}: {error}'))
+                break
 
 
 def open_dataset(report: Report, name: str, dataset: type) -> Any:
