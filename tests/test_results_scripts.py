@@ -261,9 +261,12 @@ def test_no_run_begins_when_the_time_is_over(trained, tiny_bench, tmp_path):
 def test_the_page_has_tables_and_a_picture_and_keeps_the_text(scripts, trained, tmp_path):
     root, _ = trained
     page, readme = scripts['page'], tmp_path / 'README.md'
+    alarms = FOLDER / 'json/false_alarms.json'
+    (root / 'json/false_alarms.json').write_bytes(alarms.read_bytes())
     arguments = ['--json', str(root / 'json'), '--docs', str(tmp_path)]
     assert page.main(arguments) == 0
     text = readme.read_text()
+    assert '| 5 x 134, seeds |' in text
     assert '| AIL - ones | 1 x 1 |' in text and 'trial' in text and (tmp_path / 'ail.png').stat().st_size > 5000
     readme.write_text(text.replace('# Results', '# Results\n\nBefore.') + '\nAfter.\n')
     assert page.main(arguments) == 0

@@ -92,7 +92,7 @@ def make_centroids(settings: Settings) -> None:
             weights=settings.root / f'experiments/{TEACHER["name"]}/models/net_g_latest.pth',
             scale=SCALE,
             device=settings.device,
-            num_workers=settings.jobs,
+            num_workers=1,  # a process that trains may have no further ones
         )
 
 

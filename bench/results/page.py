@@ -95,6 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
                     draw(name, runs, args.docs / f'{name}.png')
         if not sections:
             raise UserError(f'{args.json}: expected folders with JSON, such as eco, found none.')
+        if (alarms := args.json / 'false_alarms.json').exists():
+            sections.append(false_alarms(json.loads(alarms.read_text(encoding='utf-8'))))
         replace_tables(args.docs / 'README.md', '\n\n'.join(sections))
     except UserError as error:
         print(f'page: error: {error}', file=sys.stderr)
@@ -168,6 +170,16 @@ def section(name: str, runs: Runs) -> str:
     if name in DRAWN:
         parts += [markdown_table(way_rows(name, runs)), f'![{name}: PSNR over training, bands over seeds]({name}.png)']
     return '\n\n'.join(parts)
+
+
+def false_alarms(content: dict[str, Any]) -> str:
+    """How often the verdict sees a difference where there is none, as ``false_alarms.py`` counted it."""
+    lines = content['false_alarms']
+    rows = [['seeds x images, what varies most', *lines[0]['shares']]]
+    for line in lines:
+        shares = (f'{100 * share:.1f}%' for share in line['shares'].values())
+        rows.append([f'{line["seeds"]} x {line["images"]}, {line["spread"]}', *shares])
+    return f'### False alarms\n\nOf {content["draws"]} draws without a difference each.\n\n{markdown_table(rows)}'
 
 
 def comparison_rows(name: str, runs: Runs) -> list[list[str]]:
