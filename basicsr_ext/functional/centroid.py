@@ -35,8 +35,8 @@ def sigmoid_alpha(p: float, shift: float = 0.0) -> float:
         p: Progress in [0, 1].
         shift: Positive values keep alpha low for longer.
     """
-    sigmoid = 1 / (1 + math.exp(-(10 * (p - 0.5) - shift)))
-    return min(0.5, max(-0.5, 1.2 * (sigmoid - 0.5))) + 0.5
+    centred = math.tanh((10 * (p - 0.5) - shift) / 2) / 2  # the sigmoid less 0.5, for any shift
+    return min(0.5, max(-0.5, 1.2 * centred)) + 0.5
 
 
 def cosine_alpha(p: float) -> float:

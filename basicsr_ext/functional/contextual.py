@@ -14,7 +14,11 @@ from basicsr_ext.functional.precision import exact_float32
 
 
 def contextual_loss(
-    features: torch.Tensor, target: torch.Tensor, bandwidth: float = 0.1, max_pairs: int = 2**22
+    features: torch.Tensor,
+    target: torch.Tensor,
+    bandwidth: float = 0.1,
+    max_pairs: int = 2**22,
+    centre: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns ``-log(mean over j of max over i of CX_ij)``, averaged over images.
 
@@ -28,6 +32,8 @@ def contextual_loss(
         bandwidth: h.
         max_pairs: How many pairs of positions of an image may be in memory at once; beyond, the rows are computed in
             parts, and again for the gradient.
+        centre: (1, C, 1, 1), what features are centred on, such as the mean over the batches of all ranks; default: the
+            target's mean over batch and positions.
 
     Returns:
         A scalar, at least 0.
@@ -35,7 +41,7 @@ def contextual_loss(
     with exact_float32(features.device):
         if features.dtype not in (torch.float32, torch.float64):
             features, target = features.float(), target.float()
-        centre = target.mean((0, 2, 3), keepdim=True)
+        centre = target.mean((0, 2, 3), keepdim=True) if centre is None else centre
         x, y = (functional.normalize((f - centre).flatten(2), dim=1) for f in (features, target))
         rows = max(1, max_pairs // y.shape[-1])
         return torch.stack([_of_image(a, b, bandwidth, rows) for a, b in zip(x, y, strict=True)]).mean()
@@ -48,7 +54,7 @@ def _of_image(x: torch.Tensor, y: torch.Tensor, bandwidth: float, rows: int) -> 
     else:
         parts = [checkpoint(_best_matches, part, y, bandwidth, use_reentrant=False) for part in x.split(rows, 1)]
         best = torch.stack(parts).amax(0)
-    return -torch.log(best.mean() + 1e-5)
+    return -torch.log(best.mean() + 1e-5).clamp(max=0)  # the small number would lift equal images above 1
 
 
 def _best_matches(x: torch.Tensor, y: torch.Tensor, bandwidth: float) -> torch.Tensor:

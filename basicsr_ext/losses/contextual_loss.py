@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from basicsr.utils.registry import LOSS_REGISTRY
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.contextual import contextual_loss
@@ -16,6 +16,8 @@ from basicsr_ext.losses.vgg_features import VGGFeatures
 @LOSS_REGISTRY.register()
 class ContextualLoss(nn.Module):
     """Compares the features of an image with those of its target wherever they lie (LFC-SR's ``CX``).
+
+    Features are centred on the mean of the targets' over the batches of all ranks together.
 
     Args:
         loss_weight: Factor of the loss.
@@ -49,7 +51,19 @@ class ContextualLoss(nn.Module):
         self.vgg = VGGFeatures(layers, vgg_weights, input_range)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of images (N, 3, H, W) in [0, 1], a scalar."""
+        """Returns the loss of images (N, 3, H, W) in [0, 1], a scalar; where there are several ranks, all must call it."""
         found, wanted = self.vgg(pred), self.vgg(target.detach())
-        losses = [contextual_loss(found[name], wanted[name], self.bandwidth, self.max_pairs) for name in found]
+        losses = [
+            contextual_loss(found[name], wanted[name], self.bandwidth, self.max_pairs, _centre(wanted[name]))
+            for name in found
+        ]
         return self.loss_weight * sum(losses)
+
+
+def _centre(features: Tensor) -> Tensor:
+    """The mean of features over positions and the batches, of equal size, of all ranks: (1, C, 1, 1)."""
+    centre = features.float().mean((0, 2, 3), keepdim=True)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(centre)
+        centre /= distributed.get_world_size()
+    return centre

@@ -27,7 +27,7 @@ class AlphaSchedule(OptionBlock):
 
     type: Literal['linear', 'sigmoid', 'cosine', 'step', 'constant'] = 'linear'
     end: Annotated[int | None, Field(ge=1), FromTotal(int)] = None
-    shift: float = 0.0
+    shift: float = Field(default=0.0, allow_inf_nan=False)
     at: float = Field(default=0.5, ge=0, le=1)
     value: float = Field(default=1.0, ge=0, le=1)
     hold: int = Field(default=1, ge=1)
@@ -77,5 +77,5 @@ class ECOOptions(OptionBlock):
 
     objective: Literal['eco', 'vanilla', 'kd', 'noise_free'] = 'eco'
     schedule: AlphaSchedule = AlphaSchedule()
-    noise_sigma: float = Field(default=0.0, ge=0)
+    noise_sigma: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     teacher: Teacher | None = None

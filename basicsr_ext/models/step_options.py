@@ -21,7 +21,8 @@ class StepOptions(OptionBlock):
         channels_last: Memory layout of networks and images.
         compile: ``torch.compile`` on the training forward.
         accumulate: Splits each loaded batch into so many micro-batches, to save memory; an iteration stays one
-            optimizer step over the same samples. For models with one player and losses with ``reduction: mean``.
+            optimizer step over the same samples; batch normalisation, and the centre of a ContextualLoss, are those of a
+            micro-batch. For models with one player and losses with ``reduction: mean``.
     """
 
     precision: Literal['fp32', 'tf32', 'bf16', 'fp16'] = 'fp32'

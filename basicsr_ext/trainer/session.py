@@ -15,6 +15,7 @@ from basicsr.models import build_model as basicsr_build_model
 from basicsr.utils import get_root_logger, init_wandb_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.misc import check_resume
+from torch import nn
 
 from basicsr_ext.config import FromTotal
 from basicsr_ext.errors import UserError
@@ -318,6 +319,20 @@ class Session:
         self.feeder = Feeder(loader, keeper.iteration, total, self._end_iteration, device, self.read_ahead, is_first)
         return self.feeder
 
+    def _warn_of_batch_norm(self, model: Any) -> None:
+        """Says of which networks several ranks are not one with the whole batch."""
+        networks = [
+            name
+            for name, network in vars(model).items()
+            if name.startswith('net_') and name != 'net_g_ema' and isinstance(network, nn.Module)
+            if any(isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) for module in network.modules())
+        ]
+        if networks and self.opt['world_size'] > 1:
+            get_root_logger().warning(
+                f'{", ".join(networks)}: batch normalisation takes the statistics of the batch of each rank alone, so that '
+                f'{self.opt["world_size"]} ranks do not train as one with the whole batch.'
+            )
+
     def _end_iteration(self, iteration: int) -> None:
         self.message_logger.note_losses()
         self.keeper.end_iteration(iteration)
@@ -343,6 +358,7 @@ class Session:
         if self.is_train:
             tell_losses_the_iteration(model)
             sum_losses_over_ranks(model)
+            self._warn_of_batch_norm(model)
             self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests, self.data)
             if hasattr(model, 'bind'):
                 model.bind(self.train_set)

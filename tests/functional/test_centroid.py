@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -51,3 +53,15 @@ def test_schedules_by_hand():
     assert [step_alpha(p, at=0.3) for p in (0, 0.29, 0.3, 1)] == [0, 0, 1, 1]
     assert [sigmoid_alpha(p) for p in (0, 0.5, 1)] == pytest.approx([0, 0.5, 1])
     assert sigmoid_alpha(0.5, shift=2) < 0.5 < sigmoid_alpha(0.5, shift=-2)
+
+
+@pytest.mark.parametrize('shift', [705, 710, 1e6, 1e300, -705, -1e300])
+def test_a_sigmoid_may_be_shifted_by_any_number(shift):
+    assert {sigmoid_alpha(p / 10, shift) for p in range(11)} == {0.0 if shift > 0 else 1.0}
+
+
+def test_the_sigmoid_is_the_published_one():
+    for p in (0.0, 0.1, 0.37, 0.5, 0.93, 1.0):
+        for shift in (0.0, 1.5, -2.0):
+            sigmoid = 1 / (1 + math.exp(-(10 * (p - 0.5) - shift)))
+            assert sigmoid_alpha(p, shift) == pytest.approx(min(1.0, max(0.0, 1.2 * (sigmoid - 0.5) + 0.5)), abs=1e-15)

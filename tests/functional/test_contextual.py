@@ -43,6 +43,23 @@ def test_equal_features_score_near_zero_and_position_does_not_matter():
     assert contextual_loss(torch.randn_like(y), y) > 0.5
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_the_loss_of_equal_features_is_not_below_zero(dtype):
+    torch.manual_seed(0)
+    for channels, side in ((64, 5), (256, 12), (512, 2)):
+        y = torch.randn(2, channels, side, side, dtype=dtype)
+        assert 0 <= contextual_loss(y, y) < 1e-4
+
+
+def test_features_may_be_centred_elsewhere():
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 4, 8, 3, 3, dtype=torch.float64)
+    centre = y.mean((0, 2, 3), keepdim=True)
+    halves = [contextual_loss(a, b, centre=centre) for a, b in zip(x.chunk(2), y.chunk(2), strict=True)]
+    torch.testing.assert_close(sum(halves) / 2, contextual_loss(x, y))
+    assert contextual_loss(x[:2], y[:2]) != halves[0]
+
+
 def test_parts_change_neither_value_nor_gradient():
     torch.manual_seed(0)
     x, y = torch.randn(2, 2, 8, 6, 6, dtype=torch.float64)

@@ -10,12 +10,14 @@ import pytest
 import torch
 from basicsr.archs import vgg_arch
 from basicsr.losses import build_loss
+from run_helpers import on_ranks
 from torch.nn import functional
 from vgg_files import write_vgg
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.contextual import contextual_loss
 from basicsr_ext.losses import vgg_features
+from basicsr_ext.losses.contextual_loss import ContextualLoss
 from basicsr_ext.losses.vgg_features import LAYERS, VGGFeatures
 
 
@@ -132,3 +134,34 @@ def test_weights_of_another_network(tmp_path):
     torch.save({'features.0.weight': torch.zeros(3, 3)}, tmp_path / 'other.pth')
     with pytest.raises(UserError, match="expected those of torchvision's VGG-19"):
         VGGFeatures(['relu1_1'], tmp_path / 'other.pth')
+
+
+def _half_of_a_batch(path, pred, target, expected):
+    from torch import distributed
+
+    distributed.init_process_group('gloo')
+    rank = distributed.get_rank()
+    part = slice(rank, None, 2)  # as the sampler deals samples out
+    image = pred[part].clone().requires_grad_()
+    loss = ContextualLoss(layers=['relu1_2'], vgg_weights=path)(image, target[part])
+    loss.backward()
+    value, gradient = loss.detach(), image.grad
+    distributed.all_reduce(value)
+    torch.testing.assert_close(value / 2, expected[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient / 2, expected[1][part], rtol=1e-3, atol=1e-7)
+    distributed.destroy_process_group()
+
+
+def test_two_ranks_compute_the_loss_of_one(tmp_path):
+    """Features are centred on the mean over all ranks' batches; those of a rank alone would be another loss."""
+    path = write_vgg(tmp_path / 'vgg19.pth')
+    torch.manual_seed(0)
+    target = torch.rand(4, 3, 12, 12) * torch.tensor([0.2, 1.0, 0.4, 0.9]).view(4, 1, 1, 1)
+    pred = target + 0.2 * torch.rand_like(target)
+    loss = ContextualLoss(layers=['relu1_2'], vgg_weights=path)
+    image = pred.clone().requires_grad_()
+    whole = loss(image, target)
+    whole.backward()
+    alone = sum(loss(pred[rank::2], target[rank::2]) for rank in (0, 1)) / 2
+    assert abs(alone - whole) > 1e-3 * whole
+    on_ranks(2, _half_of_a_batch, path, pred, target, (whole.detach(), image.grad))
