@@ -14,7 +14,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr_ext.closest import closest_name
 from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
 from basicsr_ext.errors import UserError, brief
-from basicsr_ext.storage.weights import load_weights
+from basicsr_ext.storage.weights import Match, load_weights
 
 
 class Teacher(OptionBlock):
@@ -42,7 +42,16 @@ class Teacher(OptionBlock):
 def build_teacher(
     network: Mapping[str, Any], weights: str | PathLike, param_key: str | None, device: torch.device
 ) -> torch.nn.Module:
-    """Builds a registered network in evaluation mode, with trained weights; BasicSR's log says what was loaded.
+    """Builds a network as :func:`load_teacher` does; the log of the run says what was loaded."""
+    teacher, match = load_teacher(network, weights, param_key, device)
+    get_root_logger().info(f'Loading {network["type"]} from {weights}: {match}.')
+    return teacher
+
+
+def load_teacher(
+    network: Mapping[str, Any], weights: str | PathLike, param_key: str | None, device: torch.device
+) -> tuple[torch.nn.Module, Match]:
+    """Builds a registered network in evaluation mode, with trained weights.
 
     Args:
         network: Network option: ``type`` and the arguments of that class.
@@ -50,13 +59,15 @@ def build_teacher(
         param_key: Entry of that file; ``None`` chooses.
         device: Where the network shall run.
 
+    Returns:
+        The network, and what was loaded.
+
     Raises:
         UserError: The type is unknown, its arguments are wrong, or the weights cannot be read or do not fit.
     """
     teacher = _build(network)
     match = load_weights(teacher, weights, param_key)
-    get_root_logger().info(f'Loading {network["type"]} from {weights}: {match}.')
-    return teacher.to(device).eval().requires_grad_(False)
+    return teacher.to(device).eval().requires_grad_(False), match
 
 
 def _build(network: Mapping[str, Any]) -> torch.nn.Module:

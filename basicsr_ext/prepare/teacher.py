@@ -150,11 +150,16 @@ def teacher_from_weights(path: str | Path, scale: int | None = None) -> tuple[di
 def build_teacher(
     network: Mapping[str, Any], weights: str | Path, param_key: str | None, device: torch.device
 ) -> torch.nn.Module:
-    """Builds a teacher as :func:`basicsr_ext.models.teacher.build_teacher` does, after all networks are registered."""
+    """Builds a network as :func:`basicsr_ext.models.teacher.load_teacher` does, after all networks are registered.
+
+    What was renamed or passed over in the file is said on standard error.
+    """
     basicsr_ext.register()
     from basicsr_ext.models import teacher
 
-    return teacher.build_teacher(network, weights, param_key, device)
+    built, match = teacher.load_teacher(network, weights, param_key, device)
+    print_remarks(weights, match.remarks)
+    return built
 
 
 def print_remarks(weights: str | os.PathLike, remarks: Sequence[str]) -> None:

@@ -442,8 +442,8 @@ def test_a_network_that_was_pickled_as_a_whole(root, capsys, zipped):
     run('-i', 'in/coffee.png', '--weights', 'published.pth', '-opt', 'x.yml')
     assert np.array_equal(read('out/coffee.png'), read('out/coffee_own.png'))
     assert (
-        'Loading VDSR from published.pth: 3 of 3 tensors matched (100%); taken from the entry model; passed over psnr (a '
-        'scalar of NumPy); 3 renamed, such as input.weight to conv_first.weight.'
+        'Weights published.pth: taken from the entry model; passed over psnr (a scalar of NumPy); 3 renamed, such as '
+        'input.weight to conv_first.weight.\n'
     ) in capsys.readouterr().err
 
 
