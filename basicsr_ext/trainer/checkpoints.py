@@ -26,6 +26,7 @@ from basicsr_ext.trainer.randomness import generator_states, restore_generator_s
 from basicsr_ext.trainer.stock_losses import load_loss_states, loss_states
 
 FORMAT = 1
+_REMOVED = '.removed'  # ends the name of a state whose checkpoint is being removed
 
 
 def write_atomically(content: Any, path: Path) -> None:
@@ -216,14 +217,16 @@ def newest_state(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def remove_partial_files(experiment: Path) -> None:
-    """Removes what a killed run had half written."""
+    """Removes what a killed run had half written, or half removed."""
     for folder in ('models', 'training_states'):
         for path in (experiment / folder).glob('*.partial'):
             path.unlink()
+    for path in (experiment / 'training_states').glob(f'*{_REMOVED}'):
+        _remove_checkpoint(experiment, int(path.name.removesuffix(_REMOVED)))
 
 
 def prune(experiment: Path, keep_last: int, keep: set[int], newest: int) -> None:
-    """Removes old checkpoints: their states first, so that none is left that names missing files.
+    """Removes old checkpoints; one of which a kill leaves a part is none any more, and is removed when the run goes on.
 
     Args:
         experiment: Folder of the experiment.
@@ -236,9 +239,15 @@ def prune(experiment: Path, keep_last: int, keep: set[int], newest: int) -> None
     states = {iteration: path for iteration, path in states.items() if iteration <= newest}
     for iteration in sorted(states)[:-keep_last]:
         if iteration not in keep:
-            states[iteration].unlink()
-            for file in (experiment / 'models').glob(f'*_{iteration}.pth'):
-                file.unlink()
+            states[iteration].rename(states[iteration].with_name(f'{iteration}{_REMOVED}'))
+            _remove_checkpoint(experiment, iteration)
+
+
+def _remove_checkpoint(experiment: Path, iteration: int) -> None:
+    """Removes the network files of a checkpoint whose state has the name of removed ones, then that."""
+    for file in (experiment / 'models').glob(f'*_{iteration}.pth'):
+        file.unlink()
+    (experiment / 'training_states' / f'{iteration}{_REMOVED}').unlink()
 
 
 def name_also(file: Path, other: Path) -> None:

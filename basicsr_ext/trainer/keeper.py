@@ -218,9 +218,12 @@ class Keeper:
         self._write_files()
         self.save_is_due = False
         self.saved_iteration = self.iteration
-        logger_opt = self.opt['logger']
-        if self.is_first_rank and logger_opt.get('keep_last'):
-            checkpoints.prune(self.experiment, logger_opt['keep_last'], self._best_iterations(), self.iteration)
+        self._prune()
+
+    def _prune(self) -> None:
+        keep_last = self.opt['logger'].get('keep_last')
+        if self.is_first_rank and keep_last:
+            checkpoints.prune(self.experiment, keep_last, self._best_iterations(), self.iteration)
 
     def _check_finite(self) -> None:
         """Refuses to write what is not finite, on all ranks."""
@@ -294,6 +297,7 @@ class Keeper:
             self.metrics = MetricsLog(self.experiment / 'metrics.jsonl', resume_state.get('metrics_offset', 0))
         if resume_state.get('best_metric_results'):
             self.model.best_metric_results = self._with_new_metrics(resume_state['best_metric_results'])
+        self._prune()  # a kill may have come before
         states = resume_state.get('ranks', [])
         if len(states) == self.opt['world_size']:
             checkpoints.restore_rank_state(self.model, states[self.opt['rank']])

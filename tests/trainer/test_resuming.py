@@ -301,6 +301,38 @@ def test_keep_last_and_keep_best(images, tmp_path, monkeypatch, falling_scores):
     assert {p.name for p in Path('experiments/run/models').iterdir()} == {f'net_g_{i}.pth' for i in (*kept, 'latest')}
 
 
+@pytest.mark.parametrize(('hook', 'call'), [('rename', 2), *(('unlink', call) for call in (4, 5, 6))])
+def test_a_kill_while_the_last_old_checkpoint_is_removed_leaves_nothing_for_good(images, tmp_path, hook, call):
+    """Two networks; nothing is left to train afterwards."""
+    options = make_options(images, 'ESRGANModel')
+    options['train']['total_iter'] = 3
+    options['logger'].update(save_checkpoint_freq=1, keep_last=1)
+    options['datasets'].pop('val')
+    options.pop('val')
+    path = write_options(tmp_path / 'o.yml', options)
+    assert forked(run_until_killed, tmp_path, path, f'pathlib.Path.{hook}', call) == -signal.SIGKILL
+    models = tmp_path / 'experiments/run/models'
+    assert (models / 'net_g_2.pth').exists() == ((hook, call) != ('unlink', 6))
+    assert forked(run, tmp_path, path, '--auto_resume') == 0
+    assert [file.name for file in (tmp_path / 'experiments/run/training_states').iterdir()] == ['3.state']
+    assert {file.name for file in models.iterdir()} == {f'net_{n}_{i}.pth' for n in 'gd' for i in (3, 'latest')}
+
+
+def test_networks_that_a_user_kept_without_their_states_stay(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = make_options(images, 'SRModel')
+    options['train']['total_iter'] = 4
+    path = write_options(tmp_path / 'o.yml', options)
+    assert main(['train', '-opt', str(path)]) == 0
+    Path('experiments/run/training_states/2.state').unlink()
+    assert (
+        main(['train', '-opt', str(path), '--auto_resume', '--force_yml', 'logger:keep_last=1', 'train:total_iter=6'])
+        == 0
+    )
+    assert {int(p.stem) for p in Path('experiments/run/training_states').iterdir()} == {6}
+    assert {p.name for p in Path('experiments/run/models').iterdir()} == {f'net_g_{i}.pth' for i in (2, 6, 'latest')}
+
+
 def test_keep_best_saves_when_a_validation_is_the_best(images, tmp_path, monkeypatch, falling_scores):
     monkeypatch.chdir(tmp_path)
     options = make_options(images, 'SRModel')
