@@ -97,7 +97,7 @@ def test_only_sums_are_multiplied():
 
 
 @pytest.mark.parametrize(('ranks', 'normalised', 'said'), [(2, True, True), (1, True, False), (2, False, False)])
-def test_batch_normalisation_on_ranks_is_told(tmp_path, caplog, ranks, normalised, said):
+def test_batch_normalisation_on_ranks_is_told(tmp_path, capfd, ranks, normalised, said):
     from types import SimpleNamespace
 
     from basicsr_ext.trainer.session import Session
@@ -106,4 +106,4 @@ def test_batch_normalisation_on_ranks_is_told(tmp_path, caplog, ranks, normalise
     session.opt['world_size'] = ranks
     layers = [torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)] if normalised else [torch.nn.Conv2d(3, 3, 1)]
     session._warn_of_batch_norm(SimpleNamespace(net_g=torch.nn.Conv2d(3, 3, 1), net_d=torch.nn.Sequential(*layers)))
-    assert ('net_d: batch normalisation takes the statistics of the batch of each rank alone' in caplog.text) == said
+    assert ('net_d: batch normalisation takes the statistics' in capfd.readouterr().err) == said
