@@ -7,41 +7,34 @@ have defined. Delete this file when CPU builds of torchvision can be had whereve
 
 from __future__ import annotations
 
-import importlib
-import re
-import sys
+from collections.abc import Callable
+from typing import Any
 
-_MISSING = re.compile(r'operator torchvision::(\w+) does not exist')
 _SCHEMA = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
-_OPERATORS = ('nms', 'qnms')  # those without which torchvision cannot be imported
+_OPERATORS = ('torchvision::nms', 'torchvision::qnms')  # those without which torchvision cannot be imported
 
 _declared = {}  # name -> torch.library.Library; it withdraws its definitions when it is collected
 
 
 def apply() -> None:
-    """Imports torchvision, and declares the operators that it misses while it is imported.
+    """Imports torchvision; an operator that is missing at the moment when it is described is declared.
 
-    An operator that the compiled part would define too must not be declared: that aborts the process. So torchvision loads
-    what it can first, whatever its files are called. Archs that call the operators (EDVR, IconVSR) stay unusable where they
-    are only declared.
+    An operator that the compiled part defines must not be declared too: that aborts the process. torchvision loads what it
+    can, whatever its files are called, before it describes operators, since torch describes none that is missing. Archs
+    that call the operators (EDVR, IconVSR) stay unusable where they are only declared.
     """
-    while True:
-        try:
-            importlib.import_module('torchvision')
-            return
-        except RuntimeError as error:
-            missing = _MISSING.search(str(error))
-            if missing is None or missing[1] not in _OPERATORS or missing[1] in _declared:
-                raise
-            _declare(missing[1])
-
-
-def _declare(name: str) -> None:
-    """Declares an operator, and forgets what was imported of torchvision, so that all of it is imported anew."""
     import torch
 
-    library = torch.library.Library('torchvision', 'FRAGMENT')
-    library.define(name + _SCHEMA)
-    _declared[name] = library
-    for module in [module for module in sys.modules if module.partition('.')[0] == 'torchvision']:
-        del sys.modules[module]
+    register_fake = torch.library.register_fake
+
+    def declare_and_register(op: Any, *arguments: Any, **named: Any) -> Callable:
+        if op in _OPERATORS and not hasattr(torch.ops.torchvision, op.partition('::')[2]):
+            _declared[op] = torch.library.Library('torchvision', 'FRAGMENT')
+            _declared[op].define(op.partition('::')[2] + _SCHEMA)
+        return register_fake(op, *arguments, **named)
+
+    torch.library.register_fake = declare_and_register
+    try:
+        import torchvision  # noqa: F401
+    finally:
+        torch.library.register_fake = register_fake

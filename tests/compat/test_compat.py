@@ -194,7 +194,7 @@ def test_operators_that_cannot_load_are_declared_as_far_as_the_import_needs_them
     package = write_package(tmp_path, __init__=TORCHVISION, extension='', shapes=SHAPES.format(names=('nms', 'qnms')))
     run(
         'from basicsr_ext.compat import torchvision_operators as t\nt.apply(); t.apply()\n'
-        'assert list(t._declared) == ["nms", "qnms"]\nimport torch, torchvision\n'
+        'assert list(t._declared) == ["torchvision::nms", "torchvision::qnms"]\nimport torch, torchvision\n'
         'assert torchvision.extension and torchvision.shapes and torch.ops.torchvision.nms',
         package,
     )
