@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from basicsr_ext.functional.precision import exact_float32
-from basicsr_ext.functional.ssim_map import SSIMSettings, gaussian_window
+from basicsr_ext.functional.ssim_map import SSIMSettings, window_on
 
 # The generator's loss of logits, each at least 0, since what is compared is squared.
 ADVERSARIAL = {
@@ -57,7 +57,7 @@ def dissimilarity_map(
     """
     settings = settings or SSIMSettings()
     count, reach = image.shape[1], settings.window_size // 2
-    window = gaussian_window(settings.window_size, settings.sigma).to(image)
+    window = window_on(image.device, image.dtype, settings.window_size, settings.sigma)
     rows, columns = (window.view(shape).expand(5 * count, 1, -1, -1) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
     with exact_float32(image.device):
         stacked = torch.cat([image, target, image * image, target * target, image * target], 1)

@@ -1,6 +1,8 @@
-"""From the name of a device to a device that is there."""
+"""Devices by name, and what goes to them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -24,3 +26,16 @@ def resolve_device(name: str) -> torch.device:
             f'device: expected auto, cpu or a CUDA device that is present, found {name!r} ({reason}).'
         ) from None
     return device
+
+
+def is_for_device(value: Any) -> bool:
+    """Whether a part of a batch is computed with on the device: tensors, but for int64, such as where a crop was taken.
+
+    Those are read by Python, which would have to wait until the device had sent them back.
+    """
+    return isinstance(value, torch.Tensor) and value.dtype != torch.int64
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies a tensor from this machine's memory to a device without waiting for what the device has still to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else tensor.to(device)

@@ -24,12 +24,13 @@ def overflow_hint(precision: str) -> str:
     return f'It ran in {precision}: choose the precision fp32, or other weights'
 
 
-def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device | str, precision: str, cached: bool = True) -> AbstractContextManager:
     """Context in which a network computes in the named precision.
 
     Args:
         device: Where the network runs, such as ``cuda:0``.
         precision: ``fp32`` changes nothing; ``bf16`` and ``fp16`` are torch's automatic mixed precision.
+        cached: Whether weights that were cast are kept until the context ends.
 
     Raises:
         UserError: The name is not one of :data:`PRECISIONS`.
@@ -38,7 +39,7 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
         raise UserError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}.')
     if precision == 'fp32':
         return nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=_DTYPES[precision])
+    return torch.autocast(torch.device(device).type, dtype=_DTYPES[precision], cache_enabled=cached)
 
 
 def without_autocast(device: torch.device | str) -> AbstractContextManager:

@@ -148,5 +148,5 @@ def _loss_and_slope(weights: Tensor, difference: Tensor, criterion: str, loss: T
         torch.mul(weighted, weighted, out=loss)
         torch.mul(weighted, weights.mul_(2), out=slope)
     else:
-        torch.addcmul(weighted.new_tensor(CHARBONNIER_EPS), weighted, weighted, out=loss).sqrt_()
+        torch.addcmul(weighted.new_full((), CHARBONNIER_EPS), weighted, weighted, out=loss).sqrt_()
         torch.mul(weighted, weights.div_(loss), out=slope)

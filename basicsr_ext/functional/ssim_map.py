@@ -25,6 +25,7 @@ from torch import Tensor
 from basicsr_ext.functional.precision import exact_float32
 
 ROWS_PER_BLOCK = 48  # enough for BLAS to be efficient, few enough for a block to be mostly band
+ROWS_PER_BLOCK_ON_GPU = 256  # a launch costs more there than products with zeros
 PIXELS_PER_CHUNK = 300_000  # what is computed at once on a CPU, so that it stays in the cache; at least one plane
 SHIFT_ROWS = 16  # every how many rows the mean is taken of: it need not be exact
 Blocks = tuple[tuple[slice, slice, Tensor, Tensor], ...]
@@ -179,6 +180,9 @@ def _blur(images: Tensor, settings: SSIMSettings) -> None:
     with exact_float32(images.device):
         sources, targets = images.view(count, height, -1), between.view(count, height, -1)
         for outputs, inputs, weights, _ in _blocks(height, settings, images.dtype, images.device):
+            if images.is_cuda:  # one launch
+                torch.bmm(weights.expand(count, -1, -1), sources[:, inputs], out=targets[:, outputs])
+                continue
             for source, target in zip(sources, targets, strict=True):
                 torch.mm(weights, source[inputs], out=target[outputs])
         source, target = between.view(-1, width), images.view(-1, width)
@@ -206,14 +210,22 @@ def _banded(length: int, settings: SSIMSettings) -> Tensor:
     return torch.where(inside, window[offsets.clamp(0, settings.window_size - 1)], 0.0)
 
 
+@lru_cache(maxsize=16)
+def window_on(device: torch.device, dtype: torch.dtype, size: int, sigma: float) -> Tensor:
+    """Returns :func:`gaussian_window` on a device, where it stays."""
+    with torch.inference_mode(False):
+        return gaussian_window(size, sigma).to(device, dtype, copy=True)
+
+
 @lru_cache(maxsize=64)
 def _blocks(length: int, settings: SSIMSettings, dtype: torch.dtype, device: torch.device) -> Blocks:
     """The window along one side as a banded matrix, in blocks: outputs, inputs, weights, weights transposed."""
     reach = settings.window_size // 2
     matrix = _banded(length, settings)
+    rows = ROWS_PER_BLOCK if device.type == 'cpu' else ROWS_PER_BLOCK_ON_GPU
     blocks = []
-    for start in range(0, length, ROWS_PER_BLOCK):
-        outputs = slice(start, min(start + ROWS_PER_BLOCK, length))
+    for start in range(0, length, rows):
+        outputs = slice(start, min(start + rows, length))
         inputs = slice(max(outputs.start - reach, 0), min(outputs.stop + reach, length))
         with torch.inference_mode(False):  # a cached inference tensor could not be used elsewhere
             weights = matrix[outputs, inputs].to(device, dtype, copy=True)

@@ -12,6 +12,7 @@ import torch
 from basicsr_ext.data.crop_geometry import Geometry, augment
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional import importance
+from basicsr_ext.functional.device import to_device
 from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.psnr import psnr
 from basicsr_ext.functional.tiling import tiled_forward
@@ -73,7 +74,8 @@ class Importance(ABC):
                 error = (self.run(self.teacher, batch['lq'], tile) - gt).abs()
                 return importance.initial_importance(error, self.options.midpoint, self.options.steepness)
             case 'random':
-                return torch.stack([self._random(geometry) for geometry in geometries(batch)]).to(gt).expand_as(gt)
+                windows = torch.stack([self._random(geometry) for geometry in geometries(batch)]).to(gt.dtype)
+                return to_device(windows, gt.device).expand_as(gt)
             case 'ones':
                 return torch.ones_like(gt)
             case _:
@@ -204,7 +206,8 @@ class RecursiveImportance(Importance):
         return self.so_far()
 
     def of(self, batch: dict[str, torch.Tensor], tile: int | None = None) -> torch.Tensor:
-        return torch.stack([self.maps.read(geometry) for geometry in geometries(batch)]).to(batch['gt'].device)
+        maps = torch.stack([self.maps.read(geometry) for geometry in geometries(batch)])
+        return to_device(maps, batch['gt'].device)
 
     def so_far(self) -> dict[str, torch.Tensor | float]:
         return {name: self.maps.record[name] for name in ('mean', 'share_at_one', 'psnr') if name in self.maps.record}

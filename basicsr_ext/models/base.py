@@ -16,8 +16,10 @@ from pydantic import Field
 from torch import distributed, nn
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.device import is_for_device
 from basicsr_ext.functional.precision import autocast, exact_float32
 from basicsr_ext.functional.ranges import to_unit_range
+from basicsr_ext.models.cuda_graphs import GraphedNetwork
 from basicsr_ext.models.from_total import fill_from_total
 from basicsr_ext.models.guard import Guard, GuardOptions
 from basicsr_ext.models.inference_options import keep_luminance, run_in_test
@@ -166,7 +168,13 @@ class TrainingModel(SRModel):
             pairs = [(self._averaged[p], p) for p in network.parameters() if p in self._averaged]
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.step.precision == 'fp16')
         clip = self.grad_clip if self.grad_clip is not None and self.grad_clip.limits(name) else None
-        player = Player(name, view, parameters, optimizer, scheduler, scaler, clip, pairs)
+        graphed = None
+        if self.step.cuda_graph and self.device.type == 'cuda':
+            if self.opt['dist']:
+                get_root_logger().warning('train.cuda_graph has no effect under a launcher: it is for one GPU.')
+            else:
+                graphed = GraphedNetwork(view, parameters, self.device, self.step.autocast_precision)
+        player = Player(name, view, parameters, optimizer, scheduler, scaler, clip, pairs, graphed)
         self.players[name] = player
         self.optimizers.append(optimizer)
         self.schedulers.append(scheduler)
@@ -217,7 +225,7 @@ class TrainingModel(SRModel):
         self._keys = list(data.get('gt_path', data.get('lq_path', [])))
 
     def _to_device(self, value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
+        if not is_for_device(value):
             return value
         # batches of stored values have channels last in memory; which order networks get is said by channels_last
         value = value.to(self.device, non_blocking=True).contiguous()
@@ -286,8 +294,11 @@ class TrainingModel(SRModel):
         """
         if self.step.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with exact_float32(self.device) if exact else autocast(self.device, self.step.autocast_precision):
-            output = player.network(images, **arguments)
+        if player.graphed is not None and not exact:
+            output = player.graphed(images, **arguments)
+        else:
+            with exact_float32(self.device) if exact else autocast(self.device, self.step.autocast_precision):
+                output = player.network(images, **arguments)
         if isinstance(output, torch.Tensor):
             return output.float()
         values = [value.float() for value in output]
@@ -350,6 +361,8 @@ class TrainingModel(SRModel):
             self._average(player)
         else:
             player.optimizer.zero_grad(set_to_none=True)
+        if player.graphed is not None:
+            player.graphed.release()
         return taken
 
     def _step(self, player: Player, total: torch.Tensor) -> bool:

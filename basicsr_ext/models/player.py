@@ -13,6 +13,7 @@ from torch import nn
 
 from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
+from basicsr_ext.models.cuda_graphs import GraphedNetwork
 
 
 class GradClip(OptionBlock):
@@ -69,6 +70,7 @@ class Player:
         scaler: Scales losses in fp16; does nothing in other precisions.
         grad_clip: Limits gradients; ``None`` leaves them.
         ema: Pairs of tensors (averaged, current) that follow this player's steps.
+        graphed: Replays the network's forward and backward as CUDA graphs; ``None`` where that was not asked for.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Player:
     scaler: torch.amp.GradScaler
     grad_clip: GradClip | None = None
     ema: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    graphed: GraphedNetwork | None = None
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:

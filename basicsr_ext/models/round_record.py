@@ -32,9 +32,14 @@ class RoundMeans:
             output: Of the student as it was when the round began, if there was one.
             gt: Images in [0, 1].
         """
-        errors = torch.tensor(torch.nan) if output is None else (output.clamp(0, 1) - gt).square().sum()
-        values = (torch.tensor(float(weights.numel())), weights.sum(), (weights == 1).sum(), errors)
-        sums = torch.stack([value.to(weights.device, torch.float64) for value in values])
+        errors = weights.new_full((), torch.nan) if output is None else (output.clamp(0, 1) - gt).square().sum()
+        values = (
+            weights.new_full((), weights.numel(), dtype=torch.float64),
+            weights.sum(),
+            (weights == 1).sum(),
+            errors,
+        )
+        sums = torch.stack([value.to(torch.float64) for value in values])
         self.sums = sums if self.sums is None else self.sums.to(sums.device) + sums
 
     def so_far(self) -> dict[str, torch.Tensor | float]:

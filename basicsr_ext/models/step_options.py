@@ -20,6 +20,8 @@ class StepOptions(OptionBlock):
             weights, outputs and losses, ``fp16`` with a gradient scaler.
         channels_last: Memory layout of networks and images.
         compile: ``torch.compile`` on the training forward.
+        cuda_graph: Forward and backward are recorded once and replayed, each in one launch: much faster where the GPU waits
+            for Python, as it does in small networks or batches. Images of one size, on one GPU; no effect elsewhere.
         accumulate: Splits each loaded batch into so many micro-batches, to save memory; an iteration stays one
             optimizer step over the same samples; batch normalisation, and the centre of a ContextualLoss, are those of a
             micro-batch. For models with one player and losses with ``reduction: mean``.
@@ -28,6 +30,7 @@ class StepOptions(OptionBlock):
     precision: Literal['fp32', 'tf32', 'bf16', 'fp16'] = 'fp32'
     channels_last: bool = False
     compile: bool = False
+    cuda_graph: bool = False
     accumulate: int = Field(default=1, ge=1)
 
     @property

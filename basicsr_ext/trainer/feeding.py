@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.device import is_for_device
 
 BATCH_LIMIT = 30 * 60  # seconds that a batch of workers may take
 
@@ -161,7 +162,7 @@ def _copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> It
 
     def copy(batch: dict[str, Any]) -> dict[str, Any]:
         with torch.cuda.stream(stream):
-            return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
+            return {k: v.to(device, non_blocking=True) if is_for_device(v) else v for k, v in batch.items()}
 
     ahead = next(batches, None)
     ahead = ahead and copy(ahead)
@@ -169,7 +170,7 @@ def _copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> It
         torch.cuda.current_stream(device).wait_stream(stream)
         batch = ahead
         for value in batch.values():
-            if torch.is_tensor(value):
+            if is_for_device(value):
                 value.record_stream(torch.cuda.current_stream(device))
         ahead = next(batches, None)
         ahead = ahead and copy(ahead)

@@ -2,8 +2,8 @@
 
     python bench/gpu/centroids.py [--out DIR] [--minutes 1] [--small]
 
-LR images are photographs shrunk to a quarter, of one size where they are of one size, in batches of 8. A whole call is
-measured: reading, the network, MATLAB's bicubic, writing both stores; both precisions in turn, medians, after a warm-up.
+LR images are of 510x339 pixels, as most of DIV2K's at x4, put together from photographs. A whole call is measured: reading,
+the network, MATLAB's bicubic, writing both stores; both precisions in turn, medians, after a warm-up.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import shutil
 import statistics
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from images import photographs
@@ -22,10 +23,10 @@ import basicsr_ext
 basicsr_ext.register()
 
 import cv2
+import numpy as np
 import torch
 from basicsr.archs import build_network
 
-from basicsr_ext.functional.resize import downsample, mod_crop
 from basicsr_ext.prepare.centroids import make_centroids
 
 RCAN = {
@@ -34,6 +35,19 @@ RCAN = {
 }  # fmt: skip
 SMALL = {'num_feat': 8, 'num_group': 1, 'num_block': 1, 'squeeze_factor': 4}
 PRECISIONS = ('fp32', 'bf16')
+SIZE, SMALL_SIZE = (339, 510), (24, 32)
+
+
+def lr_images(count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """BGR images of a size, each of four photographs."""
+    pieces = [image for _, image in photographs(4 * count)]
+    half = [-(-side // 2) for side in size]
+    for number in range(count):
+        four = [
+            cv2.resize(pieces[(4 * number + i) % len(pieces)], half[::-1], interpolation=cv2.INTER_AREA)
+            for i in range(4)
+        ]
+        yield np.concatenate([np.concatenate(four[:2], 1), np.concatenate(four[2:], 1)])[: size[0], : size[1]]
 
 
 def main() -> None:
@@ -44,9 +58,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / 'lr').mkdir()
-        images = list(photographs(3 if args.small else 80))
-        for name, image in images:
-            cv2.imwrite(str(root / 'lr' / f'{name}.png'), downsample(mod_crop(image, 4), 4))
+        images = list(lr_images(3 if args.small else 16, SMALL_SIZE if args.small else SIZE))
+        for number, image in enumerate(images):
+            cv2.imwrite(str(root / 'lr' / f'{number:03}.png'), image)
         torch.manual_seed(0)
         torch.save({'params': build_network(dict(network)).state_dict()}, root / 'teacher.pth')
 
@@ -55,7 +69,7 @@ def main() -> None:
             for store in stores:
                 shutil.rmtree(store, ignore_errors=True)
             make_centroids(
-                root / 'lr', *stores, network=network, weights=root / 'teacher.pth', scale=4, batch_size=8,
+                root / 'lr', *stores, network=network, weights=root / 'teacher.pth', scale=4,
                 precision=precision, num_workers=1,
             )  # fmt: skip
 
@@ -64,13 +78,13 @@ def main() -> None:
             if not there_is_time:
                 return
             make('fp32')
-            for _ in range(1 if args.small else 3):
+            for _ in range(1 if args.small else 2):
                 for precision in PRECISIONS:
                     if figures.seconds_left() > 1.5 * max([0, *taken[precision]]):
                         taken[precision].append(seconds_of(lambda precision=precision: make(precision)))
             seconds = {precision: statistics.median(values) for precision, values in taken.items()}
             for precision, value in seconds.items():
-                lq = '140x140 for most'
+                lq = 'x'.join(map(str, images[0].shape[:2]))
                 figures.write(f'centroids_{precision}', len(images) / value, 'images/s', images=len(images), lq=lq)
             ratio = seconds['fp32'] / seconds['bf16']
             figures.write('centroids_bf16_over_fp32', ratio, 'x', '>= 3')

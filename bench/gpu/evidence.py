@@ -21,12 +21,8 @@ SCRIPTS = ROOT / 'bench/results'
 
 
 def main() -> None:
-    scripts = ['eco.py', 'pspl.py', 'ail.py']
-    if '--scripts' in sys.argv:
-        at = sys.argv.index('--scripts')
-        scripts = sys.argv[at + 1].split(',')
-        del sys.argv[at : at + 2]
-    args = parse_arguments(__doc__.split('\n')[0])
+    args = parse_arguments(__doc__.split('\n')[0], scripts='eco.py,pspl.py,ail.py')
+    scripts = args.scripts.split(',')
     figures = Figures('evidence', args.out, args.minutes, args.small)
     root = args.out / 'evidence'
     for number, script in enumerate(scripts):

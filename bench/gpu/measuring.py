@@ -102,12 +102,14 @@ def _in_brackets(details: Mapping[str, Any]) -> str:
     return f' [{told}]' if told else ''
 
 
-def parse_arguments(description: str) -> argparse.Namespace:
-    """Arguments that all parts take; ``--small`` is the default without a GPU."""
+def parse_arguments(description: str, **further: str) -> argparse.Namespace:
+    """Arguments that all parts take, and further ones with their defaults; ``--small`` is the default without a GPU."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--out', type=Path, default=Path('gpu_out'), help='folder of the results')
     parser.add_argument('--minutes', type=float, default=3, help='time limit (default: 3)')
     parser.add_argument('--small', action='store_true', help='small work, for a trial on a CPU')
+    for name, default in further.items():
+        parser.add_argument(f'--{name}', default=default, help=f'comma-separated (default: {default})')
     args = parser.parse_args()
     args.small = args.small or not CUDA
     return args

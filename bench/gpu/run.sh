@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # Tests and measures everything on a GPU in one call, without a network; see pack.py for what is taken along.
 #
-#   bench/gpu/run.sh [--minutes 8] [--only tests,step,feeding,centroids,evidence] [--out DIR] [--pack DIR] [--scripts a.py,b.py]
+#   bench/gpu/run.sh [--minutes 8] [--only tests,step,feeding,centroids,evidence] [--out DIR] [--pack DIR] [--scripts a.py,b.py] [--works a,b]
 #
 # Parts have time limits (their shares of --minutes). Figures are lines of DIR/results.jsonl as soon as they are there; all output
 # is in DIR/log.txt, profiles are in DIR/traces.tar. "evidence" is run only where --only names it. Without a GPU the work is small.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-minutes=8 only=tests,step,feeding,centroids out=gpu_out pack=$here/pack scripts=
+minutes=8 only=tests,step,feeding,centroids out=gpu_out pack=$here/pack scripts= works=
 python=${PYTHON:-python3}
-usage() { echo "run.sh: expected --minutes, --only, --out, --pack or --scripts with a value, found: $1" >&2; exit 2; }
+usage() { echo "run.sh: expected --minutes, --only, --out, --pack, --scripts or --works with a value, found: $1" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || usage "$1"
     case $1 in
-        --minutes) minutes=$2 ;; --only) only=$2 ;; --out) out=$2 ;; --pack) pack=$2 ;; --scripts) scripts=$2 ;; *) usage "$1" ;;
+        --minutes) minutes=$2 ;; --only) only=$2 ;; --out) out=$2 ;; --pack) pack=$2 ;; --scripts) scripts=$2 ;; --works) works=$2 ;; *) usage "$1" ;;
     esac
     shift 2
 done
@@ -51,6 +51,7 @@ for part in "${parts[@]}"; do
     begun=$SECONDS
     arguments=(--out "$out" --minutes "$("$python" -c "print($limit / 60)")")
     [ "$part" = evidence ] && [ -n "$scripts" ] && arguments+=(--scripts "$scripts")
+    [ "$part" = step ] && [ -n "$works" ] && arguments+=(--works "$works")
     timeout --kill-after=10 $((limit + 30)) "$python" "$here/$part.py" "${arguments[@]}"
     echo "=== $part: exit status $? after $((SECONDS - begun)) s"
 done

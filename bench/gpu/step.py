@@ -1,6 +1,6 @@
 """Training steps on a GPU: BasicSR's against ours, in all precisions, and those of the five methods.
 
-    python bench/gpu/step.py [--out DIR] [--minutes 3] [--small]
+    python bench/gpu/step.py [--out DIR] [--minutes 3] [--small] [--works eco,graphed_RCAN_x4]
 
 All steps of a network are measured in one process, in turn, on the same batch: medians. ``stock`` is BasicSR's SRModel with
 torch's defaults (cuDNN's convolutions in TF32); ``stock_fp32`` the same without TF32. What misses its goal is profiled.
@@ -42,12 +42,25 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     'bf16': {**FUSED, 'precision': 'bf16'},
     'bf16_channels_last': BF16,
 }
-COMPILED = {'stock': None, 'stock_fp32': None, 'bf16_channels_last_compile': {**BF16, 'compile': True}}
-# times stock_fp32, times stock
-GOALS = {
-    ('EDSR-baseline_x2', 'bf16_channels_last_compile'): (4, 2),
-    ('RCAN_x4', 'bf16_channels_last_compile'): (4, 2),
-    ('SwinIR-light_x2', 'bf16_channels_last'): (2.5, 1.5),
+# each beside BasicSR's step once more: ratios are of one measurement
+GRAPHED = {
+    'stock': None,
+    'stock_fp32': None,
+    'fp32_graph': {**FUSED, 'cuda_graph': True},
+    'bf16_channels_last_graph': {**BF16, 'cuda_graph': True},
+}
+COMPILED = {
+    'stock': None,
+    'stock_fp32': None,
+    'bf16_channels_last_compile': {**BF16, 'compile': True},
+    'bf16_channels_last_compile_graph': {**BF16, 'compile': True, 'cuda_graph': True},
+}
+SUFFIXES = {id(VARIANTS): '', id(GRAPHED): '_beside_graphed', id(COMPILED): '_beside_compiled'}  # of BasicSR's figures
+GOALS = {'EDSR-baseline_x2': (4, 2), 'RCAN_x4': (4, 2), 'SwinIR-light_x2': (2.5, 1.5)}  # times stock_fp32, times stock
+WITH_GOAL = {
+    'EDSR-baseline_x2': ('bf16_channels_last_compile', 'bf16_channels_last_graph', 'bf16_channels_last_compile_graph'),
+    'RCAN_x4': ('bf16_channels_last_compile', 'bf16_channels_last_graph', 'bf16_channels_last_compile_graph'),
+    'SwinIR-light_x2': ('bf16_channels_last', 'bf16_channels_last_graph'),
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     'EDSR-baseline_x2': {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 64, 'num_block': 16, 'upscale': 2},
@@ -139,7 +152,7 @@ def measure_network(
         kept = torch.cuda.memory_allocated() - before if CUDA else 0
         memory[variant] = kept + peak_bytes(step)
     seconds = medians(steps, repeats)
-    suffix = '' if variants is VARIANTS else '_beside_compiled'
+    suffix = SUFFIXES.get(id(variants), '')
     for variant, value in seconds.items():
         told = suffix if variant.startswith('stock') else ''
         details = {'ms': 1e3 * value, 'peak_MB': memory[variant] / 1e6, 'batch': count, 'lq': batch['lq'].shape[-1]}
@@ -149,7 +162,8 @@ def measure_network(
     for variant, value in seconds.items():
         if variant.startswith('stock'):
             continue
-        goals = dict(zip(('stock_fp32', 'stock'), GOALS.get((name, variant), (None, None)), strict=True))
+        goals: tuple[float | None, ...] = GOALS[name] if variant in WITH_GOAL[name] else (None, None)
+        goals = dict(zip(('stock_fp32', 'stock'), goals, strict=True))
         if variant == 'fp32':
             goals['stock'] = 1.1
         missed = False
@@ -288,7 +302,7 @@ def main() -> None:
     if '--warm' in sys.argv:
         warm_compiled(not CUDA)
         return
-    args = parse_arguments(__doc__.split('\n')[0])
+    args = parse_arguments(__doc__.split('\n')[0], works='all')
     logging.disable(logging.INFO)
     torch.backends.cudnn.benchmark = True  # as BasicSR sets it
     figures = Figures('step', args.out, args.minutes, args.small)
@@ -302,11 +316,17 @@ def main() -> None:
         ('ail', 10, partial(measure_ail, figures)),
         ('criacl', 10, partial(measure_criacl, figures)),
         *(
+            (f'graphed_{name}', 15, partial(measure_network, figures, name, GRAPHED, peak, repeats))
+            for name in NETWORKS
+        ),
+        *(
             (f'compiled_{name}', 20, partial(measure_network, figures, name, COMPILED, peak, repeats))
             for name in ('EDSR-baseline_x2', 'RCAN_x4')
         ),
     ]
     for what, needs, work in works:
+        if args.works not in ('all', what) and what not in args.works.split(','):
+            continue
         with figures.attempt(what, needs) as there_is_time:
             if there_is_time:
                 seconds = seconds_of(work)

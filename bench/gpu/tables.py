@@ -23,7 +23,10 @@ VARIANTS = {
     'tf32': 'tf32',
     'bf16': 'bf16',
     'bf16_channels_last': 'bf16, channels_last',
+    'fp32_graph': 'fp32, cuda_graph',
+    'bf16_channels_last_graph': 'bf16, channels_last, cuda_graph',
     'bf16_channels_last_compile': 'bf16, channels_last, compile',
+    'bf16_channels_last_compile_graph': 'bf16, channels_last, compile, cuda_graph',
 }
 PARTS = {
     'step': 'Methods, and the ratios that have goals',

@@ -164,6 +164,34 @@ def test_compiled(method, images, tmp_path):
     assert compiled[0] == pytest.approx(eager[0], rel=1e-2, abs=1e-5)
 
 
+@only_on_gpu
+@pytest.mark.parametrize('method', METHODS)
+def test_replayed_as_cuda_graphs(method, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    for precision in ('fp32', 'bf16'):
+        runs = [
+            trained(
+                tmp_path / f'{precision}_{graph}', options_of(method, images, precision=precision, cuda_graph=graph)
+            )
+            for graph in (False, True)
+        ]
+        for eager, replayed in zip(*runs, strict=True):
+            assert replayed == pytest.approx(eager, rel=2e-3 if precision == 'fp32' else 0.05, abs=1e-6)
+    states = []
+    for name in ('first', 'second'):
+        trained(tmp_path / name, {**options_of(method, images, cuda_graph=True), 'deterministic': True})
+        states.append(final_state(tmp_path / name, 6)['net_g_6.pth'])
+    assert states[0] == states[1]
+
+
+@only_on_gpu
+def test_micro_batches_beside_a_cuda_graph(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    runs = [trained(tmp_path / str(g), options_of('eco', images, accumulate=2, cuda_graph=g)) for g in (False, True)]
+    for eager, replayed in zip(*runs, strict=True):
+        assert replayed == pytest.approx(eager, rel=2e-3)
+
+
 @pytest.mark.parametrize('method', ['eco', 'pspl'])
 def test_micro_batches_are_one_step(method, images, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
