@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from basicsr_ext.config import OptionBlock
+from basicsr_ext.files import expand_home
 
 
 def _one_placeholder(value: str) -> str:
@@ -16,7 +17,7 @@ def _one_placeholder(value: str) -> str:
     return value
 
 
-DataRoot = Annotated[Path, AfterValidator(Path.expanduser)]
+DataRoot = Annotated[Path, AfterValidator(expand_home)]
 KeyTemplate = Annotated[str, AfterValidator(_one_placeholder)]
 
 

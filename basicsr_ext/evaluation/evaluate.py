@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from basicsr_ext.errors import UserError
 from basicsr_ext.evaluation.images import Images, open_images
 from basicsr_ext.evaluation.metric_options import check_blocks
+from basicsr_ext.files import expand_home
 from basicsr_ext.prepare.jobs import check_workers, run_jobs
 from basicsr_ext.report.results import Scores
 from basicsr_ext.storage import open_store
@@ -105,7 +106,7 @@ def name_methods(folders: Sequence[str]) -> dict[str, str]:
             paths[name] = path
         else:
             unnamed.append(text)
-    parts = {text: Path(text).expanduser().absolute().parts for text in unnamed}
+    parts = {text: expand_home(text).absolute().parts for text in unnamed}
     if len(set(parts.values())) < len(unnamed):
         raise UserError(f'--sr: a folder is named twice: {", ".join(unnamed)}.')
     length = 1

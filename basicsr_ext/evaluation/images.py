@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from basicsr_ext.errors import UserError, first_of
+from basicsr_ext.files import open_file
 from basicsr_ext.storage import FolderStore, ImageStore, open_store
 from basicsr_ext.storage.headers import read_header
 
@@ -127,7 +128,7 @@ def _is_grey(store: ImageStore, key: str) -> bool:
     """Whether an image itself is grey, in a folder that may have coloured ones too."""
     if store.channels == 1 or not isinstance(store, FolderStore):
         return store.channels == 1
-    with store.file(key).open('rb') as file:
+    with open_file(store.file(key)) as file:
         return read_header(file).channels == 1
 
 

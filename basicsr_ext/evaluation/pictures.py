@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from basicsr_ext.errors import UserError, writing_failed
+from basicsr_ext.files import read_file
 from basicsr_ext.prepare.whole_files import write_whole
 from basicsr_ext.storage.alpha import has_alpha
 from basicsr_ext.storage.base import ImageSpec
@@ -64,7 +65,7 @@ def read_picture(file: Path) -> Picture:
         BadImage: The file cannot be read, is damaged, or of a kind that is not supported.
     """
     try:
-        encoded = np.fromfile(file, np.uint8)
+        encoded = np.frombuffer(read_file(file), np.uint8)
         stream = io.BytesIO(encoded.tobytes())
         header = read_header(stream)
         spec = ImageSpec(

@@ -12,6 +12,7 @@ import numpy as np
 from basicsr_ext.errors import UserError, first_of
 from basicsr_ext.evaluation.early import check_weights_exist
 from basicsr_ext.evaluation.pictures import FORMATS, BadImage, Picture, read_picture, write_picture
+from basicsr_ext.files import follow_links
 from basicsr_ext.prepare.progress import progress
 from basicsr_ext.report.results import check_output
 from basicsr_ext.storage.folder import EXTENSIONS, find_images
@@ -141,9 +142,9 @@ def _find_sources(images: Path) -> dict[str, Path]:
 
 
 def _check_targets(sources: dict[str, Path], targets: dict[str, Path], overwrite: bool) -> None:
-    inputs = {file.resolve() for file in sources.values()}
+    inputs = {follow_links(file) for file in sources.values()}
     existing = [file for file in targets.values() if os.path.lexists(file)]
-    own = next((file for file in existing if file.resolve() in inputs), None)
+    own = next((file for file in existing if follow_links(file) in inputs), None)
     if own is not None:
         raise UserError(f'{own} is an input, and would be overwritten. Choose another folder, or a --suffix.')
     if existing and not overwrite:

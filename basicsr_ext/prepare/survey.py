@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import expand_home, open_file, read_file
 from basicsr_ext.functional.digest import image_digest
 from basicsr_ext.functional.perceptual_hash import perceptual_hash
 from basicsr_ext.prepare.jobs import run_jobs
@@ -75,7 +76,7 @@ class FileSet(NamedTuple):
         """Sees what there is to see of an image, see :class:`Seen`."""
         try:
             spec = self._spec(key)
-            with (self.folder / self.files[key]).open('rb') as stream:
+            with open_file(self.folder / self.files[key]) as stream:
                 alpha = has_alpha(stream)
             image = self._read(key, spec)
         except (HeaderError, DecodingError) as error:
@@ -85,12 +86,12 @@ class FileSet(NamedTuple):
         return _seen(spec, image, hashes, alpha)
 
     def _spec(self, key: str) -> ImageSpec:
-        with (self.folder / self.files[key]).open('rb') as stream:
+        with open_file(self.folder / self.files[key]) as stream:
             header = read_header(stream)
         return ImageSpec(header.height, header.width, header.channels, np.dtype(f'uint{header.bits}'))
 
     def _read(self, key: str, spec: ImageSpec) -> np.ndarray:
-        encoded = np.fromfile(self.folder / self.files[key], np.uint8)
+        encoded = np.frombuffer(read_file(self.folder / self.files[key]), np.uint8)
         return decode_window(encoded, spec, 0, 0, spec.height, spec.width)
 
 
@@ -137,7 +138,7 @@ def open_set(path: str | Path) -> FileSet | StoreSet:
     Raises:
         UserError: There is no such set, it has no images, or a store cannot be opened at all.
     """
-    path = Path(os.path.expanduser(path))
+    path = expand_home(path)
     if path.is_dir() and path.suffix != '.lmdb' and not (path / 'data.mdb').exists():
         return FileSet(path, *_by_key(list_images(path)))
     store = open_store(path)

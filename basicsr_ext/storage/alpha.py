@@ -9,6 +9,7 @@ from typing import BinaryIO
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from basicsr_ext.files import open_file, read_file
 from basicsr_ext.storage.base import ImageStore
 from basicsr_ext.storage.basicsr_lmdb import INDEX_FILE, BasicSRLmdbStore
 from basicsr_ext.storage.folder import FolderStore
@@ -43,14 +44,14 @@ def keys_with_alpha(store: ImageStore) -> list[str]:
     if isinstance(store, FolderStore):
         return [key for key in store.keys() if _file_has(store.file(key))]
     if isinstance(store, BasicSRLmdbStore):
-        lines = (store.path / INDEX_FILE).read_text(encoding='utf-8').splitlines()
+        lines = read_file(store.path / INDEX_FILE).decode().splitlines()
         return [match['key'] for line in lines if (match := _OF_FOUR_CHANNELS.fullmatch(line.strip()))]
     return []
 
 
 def _file_has(file: Path) -> bool:
     try:
-        with file.open('rb') as stream:
+        with open_file(file) as stream:
             return has_alpha(stream)
     except OSError:
         return False

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import read_file
 from basicsr_ext.storage.base import IndexedStore, check_key
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.environment import shared_reader
@@ -103,7 +104,7 @@ def _read_index(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Reads meta_info.txt: key -> (height, width, channels without alpha)."""
     file = folder / INDEX_FILE
     try:
-        lines = file.read_text(encoding='utf-8').splitlines()
+        lines = read_file(file).decode().splitlines()
     except OSError as error:
         raise UserError(
             f"{file}: expected the index of BasicSR's LMDB, which cannot be read: {error.strerror}."

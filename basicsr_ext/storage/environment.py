@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import lmdb
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import follow_links, open_file
 from basicsr_ext.storage.forking import ForkGate
 
 # LMDB allows no file to be opened twice in a process, so all stores that read a file share its reader. The key is the
@@ -81,7 +82,7 @@ class LmdbReader:
             if self._content is None:
                 file = self._folder / 'data.mdb'
                 try:
-                    with file.open('rb') as opened:
+                    with open_file(file) as opened:
                         self._content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
                 except OSError as error:
                     raise UserError(f'{file} cannot be opened: {error.strerror}.') from error
@@ -159,7 +160,7 @@ def shared_reader(folder: Path) -> LmdbReader:
     with _readers_lock:
         reader = _readers.get((status.st_dev, status.st_ino))
         if reader is None:
-            reader = _readers[status.st_dev, status.st_ino] = LmdbReader(folder.resolve())
+            reader = _readers[status.st_dev, status.st_ino] = LmdbReader(follow_links(folder))
     reader.check()
     return reader
 

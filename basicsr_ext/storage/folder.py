@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import open_file, read_file
 from basicsr_ext.storage.base import IndexedStore
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.headers import HeaderError, ImageHeader, common_format, read_header
@@ -58,7 +59,7 @@ class FolderStore(IndexedStore):
     def _read(self, key: str, top: int, left: int, height: int, width: int) -> np.ndarray:
         file = self.file(key)
         try:
-            encoded = np.fromfile(file, np.uint8)
+            encoded = np.frombuffer(read_file(file), np.uint8)
             return decode_window(encoded, self.spec(key), top, left, height, width)
         except OSError as error:
             raise UserError(f'{file}: image "{key}" cannot be read: {error.strerror}.') from error
@@ -116,7 +117,7 @@ def _walk(folder: str | Path, prefix: str = '', above: frozenset[str] = frozense
 
 def _file_header(file: Path) -> ImageHeader:
     try:
-        with open(file, 'rb') as stream:
+        with open_file(file) as stream:
             return read_header(stream)
     except OSError as error:
         raise UserError(f'{file}: cannot be read: {error.strerror}.') from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import expand_home
 from basicsr_ext.storage.base import ImageStore
 from basicsr_ext.storage.basicsr_lmdb import INDEX_FILE as BASICSR_INDEX_FILE
 from basicsr_ext.storage.basicsr_lmdb import BasicSRLmdbStore
@@ -26,7 +27,7 @@ def open_store(path: str | Path, channels: int | None = None) -> ImageStore:
         UserError: There is nothing at the path, it is none of the kinds, it is unfinished or damaged, or its images do
             not agree with each other or with ``channels``.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if channels not in (None, 1, 3):
         raise UserError(f'{path}: channels must be 1 or 3, found {channels!r}.')
     _refuse_unfinished_and_missing(path)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import read_file
 from basicsr_ext.storage.base import IndexedStore
 from basicsr_ext.storage.environment import shared_reader
 
@@ -144,7 +145,7 @@ class RawLmdbStore(IndexedStore):
 def is_raw_lmdb(folder: Path) -> bool:
     """Whether the index beside data.mdb says that this is a raw LMDB, of whatever version."""
     try:
-        index = json.loads((folder / INDEX_FILE).read_bytes())
+        index = json.loads(read_file(folder / INDEX_FILE))
     except (OSError, ValueError):
         return False
     return isinstance(index, dict) and index.get('format') == FORMAT
@@ -171,7 +172,7 @@ def trailer(name: bytes) -> bytes:
 def _read_index(folder: Path) -> dict[str, Any]:
     file = folder / INDEX_FILE
     try:
-        index = json.loads(file.read_bytes())
+        index = json.loads(read_file(file))
     except OSError as error:
         raise UserError(f'{file}: expected the index of a raw LMDB, which cannot be read: {error.strerror}.') from error
     except ValueError as error:

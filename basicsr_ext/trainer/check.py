@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from basicsr_ext.files import follow_links
 from basicsr_ext.trainer.checking import check_options
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.resolving import find_root
@@ -47,7 +48,7 @@ def check(
     """
     source = read_source(options, force_yml)
     is_train = source.values.get('train') is not None
-    root = Path(root).resolve() if root else find_root(source.values)
+    root = follow_links(root) if root else find_root(source.values)
     report = check_options(source, is_train=is_train, root=root, launcher=None, thorough=True)
     report.raise_problems()
     rows = _Rehearsal(report, root).rows()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from basicsr_ext.errors import RankLost, UserError, first_of
+from basicsr_ext.files import follow_links
 from basicsr_ext.registration import register
 from basicsr_ext.trainer import out_of_memory
 from basicsr_ext.trainer.checking import check_options
@@ -187,7 +188,7 @@ def _run(
     register()
     from basicsr_ext.trainer.determinism import fix_cublas_workspace, process_settings_kept
 
-    root = Path(root).resolve() if root else find_root(source.values)
+    root = follow_links(root) if root else find_root(source.values)
     with process_settings_kept():
         if source.values.get('deterministic') is True:
             fix_cublas_workspace()

@@ -17,6 +17,7 @@ from waiting import status_of_child
 
 from basicsr_ext.cli import main
 from basicsr_ext.errors import CutShort, UserError
+from basicsr_ext.files import read_file
 from basicsr_ext.prepare import assembling
 from basicsr_ext.prepare.lr import make_lr
 from basicsr_ext.prepare.luma import make_luma
@@ -158,14 +159,12 @@ def test_a_killed_worker_costs_its_piece_only(tmp_path, noise, capsys, monkeypat
 
 
 def test_an_image_that_cannot_be_read_for_a_while(tmp_path, noise, monkeypatch):
-    original = np.fromfile
-
-    def fromfile(file, *arguments):
+    def read(file):
         if file.name == 'c.png':
             raise OSError(errno.EIO, 'Input/output error')
-        return original(file, *arguments)
+        return read_file(file)
 
-    monkeypatch.setattr(np, 'fromfile', fromfile)
+    monkeypatch.setattr('basicsr_ext.storage.folder.read_file', read)
     with pytest.raises(CutShort, match=r'Input/output error. 2 of 4 pieces of the work are kept'):
         step_of('lr', noise, tmp_path / 'out')()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import open_file, read_file
 from basicsr_ext.storage.headers import HeaderError, read_header
 from basicsr_ext.trainer.checking.networks import quiet
 from basicsr_ext.trainer.checking.problems import KeyPath, brief
@@ -196,13 +197,13 @@ def _sizes(dataset: Any, is_lmdb: bool) -> Iterator[tuple[str, tuple[int, int], 
 
 def _size(file: str) -> tuple[int, int] | None:
     try:
-        with open(file, 'rb') as stream:
+        with open_file(file) as stream:
             return read_header(stream)[:2]
     except HeaderError:
         return None
 
 
 def _index(folder: str) -> dict[str, tuple[int, int]]:
-    lines = Path(folder, 'meta_info.txt').read_text(encoding='utf-8').splitlines()
+    lines = read_file(Path(folder, 'meta_info.txt')).decode().splitlines()
     matches = filter(None, map(_INDEX_LINE.match, lines))
     return {match['name'].split('.')[0]: (int(match['height']), int(match['width'])) for match in matches}

@@ -11,6 +11,7 @@ from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import expand_home, follow_links
 from basicsr_ext.trainer.checking import structure
 from basicsr_ext.trainer.checking.contents import Contents
 from basicsr_ext.trainer.checking.metrics import compares
@@ -98,7 +99,7 @@ def check_resuming(report: Report, root: Path) -> None:
     name = report.get('name')
     if not isinstance(value, str) or not isinstance(name, str) or not report.is_sound('path', 'resume_state'):
         return
-    state = Path(value).expanduser().resolve()
+    state = follow_links(expand_home(value))
     folder = root / 'experiments' / name
     if state.parent != folder / 'training_states' or not state.stem.isdecimal():
         expected = folder / 'training_states' / f'{state.stem if state.stem.isdecimal() else "<iteration>"}.state'

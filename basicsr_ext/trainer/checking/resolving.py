@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from basicsr_ext.files import expand_home, follow_links
 from basicsr_ext.trainer.checking.source import OptionSource
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def find_root(values: Mapping[str, Any]) -> Path:
     paths = values.get('path')
     root = paths.get('root') if isinstance(paths, Mapping) else None
     # A text with a null character would not even be a path; the check names it later.
-    return Path(root if isinstance(root, str) and '\0' not in root else '.').expanduser().resolve()
+    return follow_links(expand_home(root if isinstance(root, str) and '\0' not in root else '.'))
 
 
 def resolved(report: Report, root: Path) -> OptionSource:

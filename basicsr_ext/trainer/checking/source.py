@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import expand_home, follow_links, open_file
 from basicsr_ext.shipped_files import PREFIX, find_shipped_options
 from basicsr_ext.trainer.checking.problems import (
     KeyPath,
@@ -104,7 +105,7 @@ def option_file(name: str | os.PathLike, beside: Path | None = None) -> Path:
     text = os.fspath(name)
     if text.startswith(PREFIX):
         return find_shipped_options(text.removeprefix(PREFIX))
-    return beside / Path(text).expanduser() if beside else Path(text)
+    return beside / expand_home(text) if beside else Path(text)
 
 
 class _FileReader:
@@ -130,7 +131,7 @@ class _FileReader:
     def add_bases(self, block: Block, above: tuple[Path, ...] = (), path: Path | None = None) -> Block:
         """Returns options over those of the files that they are based on; without a path they come from no file."""
         place = block.places.get(BASE)
-        chain = (*above, path.resolve()) if path else above
+        chain = (*above, follow_links(path)) if path else above
         merged = Block()
         for base in self._bases(block, chain, path, place):
             merged = merge(merged, self.read(base, chain, place))
@@ -156,18 +157,18 @@ class _FileReader:
             self._refuse(str(error), (BASE,), place)
             return []
         for base in bases:
-            if base.resolve() in chain:
+            if follow_links(base) in chain:
                 self._refuse(f'{shown_path(base)} is based on itself, by way of {shown_path(path)}.', (BASE,), place)
         self.files += len(bases)
         if self.files > _MAX_FILES:
             self._refuse(f'expected at most {_MAX_FILES} files in all.', (BASE,), place)
             return []
-        return [base for base in bases if base.resolve() not in chain]
+        return [base for base in bases if follow_links(base) not in chain]
 
     def _text(self, path: Path, named_at: Place | None) -> str | None:
         path_of_key = (BASE,) if named_at else ()
         try:
-            with path.open('rb') as file:
+            with open_file(path) as file:
                 content = file.read(MAX_BYTES + 1)
             if len(content) > MAX_BYTES:
                 return self._refuse(
