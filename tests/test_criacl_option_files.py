@@ -28,7 +28,7 @@ from vgg_files import write_vgg
 
 OPTIONS = Path(__file__).parents[1] / 'options'
 TRAININGS = sorted(path.name for path in OPTIONS.glob('train_CriaCL_*.yml'))
-TESTS = sorted(path.name for path in OPTIONS.glob('test_CriaCL_*.yml'))
+TESTS = sorted(path.name for path in OPTIONS.glob('test_CriaCL*.yml'))
 COMPARED = {'l_align', 'l_unif'}
 SMALL = [
     'num_gpu=0', 'network_g:num_feat=4', 'network_g:num_grow_ch=2', 'network_g:num_block=1',
@@ -144,7 +144,8 @@ def test_tests(world, tmp_path, name):
 
     options = load_yaml(OPTIONS / name)
     small = {'num_feat': 4, 'num_grow_ch': 2, 'num_block': 1}
-    weights = tmp_path / options['path']['pretrain_network_g']
+    file = options['path']['pretrain_network_g'] = options['path']['pretrain_network_g'] or 'w/released.pth'
+    weights = tmp_path / file
     weights.parent.mkdir(parents=True)
     torch.save({'params': build_network({**options['network_g'], **small}).state_dict()}, weights)
     (tmp_path / 'datasets').symlink_to(world / 'datasets')
@@ -161,3 +162,19 @@ def test_tests(world, tmp_path, name):
     assert forked(command, tmp_path, 'test', '-opt', str(path), '--force_yml', *SMALL[:4]) == 0
     images = list((tmp_path / 'results' / options['name']).rglob('*.png'))
     assert len(images) == 2
+
+
+def test_the_published_variant():
+    from basicsr.archs import build_network
+
+    options = load_yaml(OPTIONS / 'test_CriaCL-release_NTIRE2020_x4.yml')
+    with torch.device('meta'):
+        network = build_network(options['network_g'])
+    assert sum(parameter.numel() for parameter in network.parameters()) == 17_286_473
+    assert options['path']['pretrain_network_g'] is None  # the authors' file is named on the command line
+
+
+def test_the_papers_weights_of_both_terms():
+    block = load_yaml(OPTIONS / 'train_CriaCL_RealSR_x4.yml')['train']['cria_opt']
+    assert (block['align_weight'], block['unif_weight'], block['eta'], block['t']) == (0.01, 0.01, 2, 2)
+    assert block['unif_scale'] == 1

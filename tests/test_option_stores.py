@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY
 from command_server import command_server
 from run_helpers import TINY_EDSR, write_images, write_options
 
@@ -144,7 +146,7 @@ def test_stores_are_those_of_the_recipes_that_the_head_names(made, path):
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_weights_are_those_of_another_file(path):
-    """Whatever a file starts from, learns from or tests, another file trains."""
+    """Whatever a file starts from, learns from or tests, another file trains; published weights are named elsewhere."""
     options = _options(path)
     for weights in [*_values(options, 'pretrain_network'), *_values(options, 'weights')]:
         _, folder, models, _ = Path(weights).parts
@@ -152,11 +154,35 @@ def test_weights_are_those_of_another_file(path):
         assert folder != path.stem and _options(ROOT / f'options/{folder}.yml')['name'] == folder
 
 
+def _with_defaults(network: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(ARCH_REGISTRY.get(network['type'])).parameters
+    return {name: parameter.default for name, parameter in parameters.items()} | network
+
+
+TRAININGS = [path for path in FILES if path.stem.startswith('train_')]
+
+
+@pytest.mark.parametrize('path', [path for path in TRAININGS if 'AIL' not in _head(path)], ids=lambda path: path.stem)
+def test_every_training_has_a_test_or_is_named_in_one(path):
+    """Of the same network, at the same scale."""
+    named = [
+        file for file in FILES if file.stem.startswith('test_') and re.search(rf'{path.stem}\b(?!-)', file.read_text())
+    ]
+    assert named
+    trained = _options(path)
+    assert any(
+        _with_defaults(tested['network_g']) == _with_defaults(trained['network_g'])
+        and tested['scale'] == trained['scale']
+        for tested in map(_options, named)
+    )
+
+
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_options_are_sound_but_for_files_that_are_not_here(tmp_path, path):
     is_train = path.stem.startswith('train_')
     report = check_options(read_source(path), is_train=is_train, root=tmp_path, launcher=None)
-    absent = re.compile('was asked for|needs the package')  # weights that tests do not fetch, and extras
+    # weights that tests do not fetch, extras, and published weights, which are named on the command line
+    absent = re.compile('was asked for|needs the package|expected the weights to test')
     problems = [problem for problem in report.problems if problem.path not in report.paths]
     assert [str(problem) for problem in problems if not absent.search(str(problem))] == []
     assert report.values['name'] == path.stem

@@ -29,14 +29,14 @@ class CriaLoss(nn.Module):
     perc_b]`` changes the anchor.
 
     Args:
-        align_weight: Of Eq. 8's term (the paper gives none; 0.01 is this package's decision, as for the other one).
-        unif_weight: Of Eq. 9's term.
-        unif_scale: lambda of Eq. 11.
+        align_weight: Weight lambda_a of Eq. 8's term; 0.01 in the paper (after Eq. 11).
+        unif_weight: Weight lambda_u of Eq. 9's term; 0.01 in the paper, too.
+        unif_scale: A further factor of Eq. 9's term, ``lam`` of Fig. 4's listing. Eq. 11 does not have it: 1 leaves it out.
         anchor: The criterion that the others are compared with.
         positives: Criteria that shall agree with it.
         negatives: Criteria that shall differ from it.
-        eta: Power of Eq. 8.
-        t: Temperature of Eq. 9.
+        eta: Power of Eq. 8; 2 in Fig. 4.
+        t: Temperature of Eq. 9; 2 in Fig. 4.
         scales: Criterion -> factor, since criteria are compared as numbers; default 1.
         mask_grad: Whether the projector learns from the criteria, too; it could lower the loss by moving the masks.
         logged: Criteria whose means are logged besides those that a view compares; they cost time only in iterations that
