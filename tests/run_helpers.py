@@ -236,7 +236,9 @@ def model_options(options: dict[str, Any], root: Path, launcher: str = 'none') -
     session = Session(options, is_train=True, root=root, launcher=launcher)
     try:
         with installed(all_seams(session)):
-            yield session.parse_options(str(root))[0]
+            opt = session.parse_options(str(root))[0]
+            session.close()  # which lets a second run have the name
+            yield opt
     finally:
         leave_ranks()
 
