@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests and measures everything on a GPU in one call, without a network; see pack.py for what is taken along.
 #
-#   bench/gpu/run.sh [--minutes 8] [--only tests,step,feeding,centroids,evidence] [--out DIR] [--pack DIR] [--scripts a.py,b.py] [--works a,b]
+#   bench/gpu/run.sh [--minutes 8] [--only tests,step,feeding,centroids,evidence] [--out DIR] [--pack DIR] [--scripts a.py:7,b.py:4] [--works a,b]
 #
 # Parts have time limits (their shares of --minutes). Figures are lines of DIR/results.jsonl as soon as they are there; all output
 # is in DIR/log.txt, profiles are in DIR/traces.tar. "evidence" is run only where --only names it. Without a GPU the work is small.

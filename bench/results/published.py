@@ -43,8 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
         for scale in SCALES:
             with study.locked(settings.root / 'datasets.lock'):
                 study.make_stores(settings, scale, luminance=True, sets=study.test_sets(settings))
-            for arm in WEIGHTS:
-                score(arm, scale, settings, folder)
+            for arm, (name, _) in WEIGHTS.items():
+                if (settings.bench / 'weights' / name.format(scale=scale)).exists():
+                    score(arm, scale, settings, folder)
+                else:
+                    print(f'{NAME}: {name.format(scale=scale)} is not there.')
     except UserError as error:
         print(f'{NAME}: error: {error}', file=sys.stderr)
         return 2
