@@ -64,7 +64,7 @@ def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str
     if importlib.util.find_spec('spandrel') is None:
         raise UserError(
             f'Weights {weights}: this file holds weights only. {way_out}; or let the library spandrel recognise it: '
-            'pip install "basicsr-ext[teachers]".'
+            'pip install "basicsr-ext[spandrel]".'
         )
     from basicsr_ext.prepare.recognised import recognised_teacher
 
@@ -73,5 +73,5 @@ def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str
     except UserError as error:
         reason = str(error).partition(' Give it (')[0]
         raise UserError(f'{reason} This file holds weights only. {way_out}.') from None
-    channels = getattr(getattr(found.network, '_descriptor', None), 'input_channels', 3)
-    return TrainedNetwork(found.network.to(device), found.scale, Needs(found.network.size_multiple, channels == 1))
+    luminance = found.network.channels == 1
+    return TrainedNetwork(found.network.to(device), found.scale, Needs(found.network.size_multiple, luminance))

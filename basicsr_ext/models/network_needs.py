@@ -28,12 +28,16 @@ class Needs(NamedTuple):
 def needs_of(network: Mapping[str, Any]) -> Needs:
     """Finds out what a network needs, from its option, or from its class where that leaves it to the default.
 
-    A class of networks that rearrange pixels or take wavelets says so by an attribute ``size_multiple``.
+    A class of networks that rearrange pixels or take wavelets says so by an attribute ``size_multiple``; one that has to be
+    built to know has a function ``input_needs(option)``.
 
     Args:
         network: Network option: ``type`` and the arguments of that registered class.
     """
     kind = _class_of(network)
+    if hasattr(kind, 'input_needs'):  # it knows only when it is built
+        multiple, channels = kind.input_needs(network)
+        return Needs(multiple, channels == 1)
     in_order = hasattr(kind, 'stage_options')
     parts = kind.stage_options(network) if in_order else network.values()
     stages = [part for part in parts if isinstance(part, Mapping) and 'type' in part]

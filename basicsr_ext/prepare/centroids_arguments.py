@@ -37,7 +37,7 @@ def add_centroids(commands: argparse._SubParsersAction) -> None:
     teacher = parser.add_argument_group(
         'teacher',
         'A checkpoint of this package says itself what network it belongs to, and by which factor that enlarges. -opt and '
-        '--network come before what it says. For other files give one of these, or the library spandrel (extra "teachers") '
+        '--network come before what it says. For other files give one of these, or the library spandrel (extra "spandrel") '
         'recognises the network by its weights.',
     )
     network = teacher.add_mutually_exclusive_group()

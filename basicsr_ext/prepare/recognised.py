@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 import basicsr_ext
@@ -41,12 +40,14 @@ def recognised_teacher(weights: str | Path, param_key: str | None = None, scale:
             ``scale``.
     """
     basicsr_ext.register()  # spandrel needs torchvision, which that mends where it is broken
+    from basicsr_ext.archs.spandrel_arch import SpandrelNetwork
+
     try:
         import spandrel
     except ImportError as error:
         raise UserError(
             f'Weights {weights} come without a network. Give it (-opt or --network), or let the library spandrel '
-            f'recognise it: pip install "basicsr-ext[teachers]" ({error}).'
+            f'recognise it: pip install "basicsr-ext[spandrel]" ({error}).'
         ) from error
     state = read_weights(weights, param_key)
     try:
@@ -64,17 +65,4 @@ def recognised_teacher(weights: str | Path, param_key: str | None = None, scale:
     check_kinds(found.model, state, weights)
     print_remarks(weights, state.remarks)
     record = {'type': found.architecture.name, 'recognised_by': 'spandrel'}
-    return Recognised(_OneImage(found).eval().requires_grad_(False), found.scale, record)
-
-
-class _OneImage(nn.Module):
-    """Runs a network with the padding that its architecture needs."""
-
-    def __init__(self, descriptor: Any) -> None:
-        super().__init__()
-        self.model = descriptor.model
-        self._descriptor = descriptor
-        self.size_multiple = descriptor.size_requirements.multiple_of  # of tiles, too
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self._descriptor(image)
+    return Recognised(SpandrelNetwork.of(found).eval().requires_grad_(False), found.scale, record)

@@ -82,6 +82,7 @@ def network_content(
         for key, net in zip(keys, nets, strict=True)
     }
     network = (options or {}).get(label.replace('net_', 'network_', 1))
+    network = getattr(nets[0], 'own_option', None) or network  # which needs no file
     if options is not None and isinstance(network, Mapping):
         content[NETWORK_KEY] = plain(
             {'label': label, 'network': dict(network), 'scale': options.get('scale', 1), 'version': __version__}

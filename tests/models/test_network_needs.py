@@ -63,6 +63,7 @@ SMALL = {
         {'type': 'LFCSR', 'stage_o': {**SRCNN, 'upscale': 3}, 'stage_p': REFINER},
         {'type': 'SwinIR', 'upscale': 2, 'img_size': 8, 'window_size': 4, 'depths': [2], 'embed_dim': 8, 'num_heads': [2],
          'mlp_ratio': 2, 'upsampler': 'pixelshuffledirect'},
+        {'type': 'spandrel', 'architecture': 'Compact', 'num_feat': 4, 'num_conv': 1, 'upscale': 2},
     ],
     56: [
         REFINER,

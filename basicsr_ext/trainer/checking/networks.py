@@ -125,7 +125,9 @@ def check_network(report: Report, path: KeyPath) -> nn.Module | None:
     network = find_registered(report, (*path, 'type'), ARCH_REGISTRY, 'network')
     if network is None:
         return None
-    check_arguments(report, path, network, lenient=origin(network) == 'other')
+    inner = network.class_of(report.block(*path)) if hasattr(network, 'class_of') else None
+    also = None if inner is None else arguments_of(inner).kinds
+    check_arguments(report, path, network, also=also, lenient=origin(network) == 'other')
     for name in arguments_of(network).networks:
         if report.is_sound(*path, name) and report.get(*path, name) is not None:
             if 'type' in report.block(*path, name):
@@ -193,6 +195,9 @@ def _loads_files(network: Callable) -> bool:
 def _try_to_build(report: Report, path: KeyPath, network: Callable, arguments: Mapping[str, Any]) -> nn.Module | None:
     try:
         model = _build(network, arguments)
+    except UserError as error:
+        report.refused(path, error)
+        return None
     except Exception as error:  # whatever the constructor makes of a wrong argument
         reason = brief(str(error).strip().partition('\n')[0]) or 'no reason given'
         report.error(path, f'{network.__name__} cannot be built with these options ({type(error).__name__}: {reason}).')
