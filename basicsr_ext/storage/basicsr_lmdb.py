@@ -113,6 +113,8 @@ def _read_index(folder: Path) -> dict[str, tuple[int, int, int]]:
         raise UserError(f'{file}: expected UTF-8 text ({error}). Make the LMDB again.') from error
     shapes: dict[str, tuple[int, int, int]] = {}
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         match = _INDEX_LINE.fullmatch(line.strip())
         if match is None:
             raise UserError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import basicsr.data
@@ -11,6 +13,7 @@ import basicsr.data
 from basicsr_ext.data.pairing import found_template
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage.folder import find_images
+from basicsr_ext.trainer.checking.lists import LISTS, write_clean_list
 from basicsr_ext.trainer.checking.problems import brief
 
 
@@ -24,11 +27,29 @@ def build_dataset(options: Mapping[str, Any]) -> Any:
         UserError: It cannot be made of its files; the check before a run opens small folders only.
     """
     try:
-        return basicsr.data.build_dataset(options)
+        return make_with_clean_lists(basicsr.data.build_dataset, options)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # BasicSR's datasets assert what they expect of folders
         raise UserError(f'Dataset {options["name"]}: {not_made(options, error)}') from error
+
+
+def make_with_clean_lists(make: Callable[[dict[str, Any]], Any], options: Mapping[str, Any]) -> Any:
+    """Makes a dataset of BasicSR's, which takes a blank line of a list for a name.
+
+    Args:
+        make: Makes the dataset of its options; it reads its lists then.
+        options: Its block.
+    """
+    lists = {key: options[key] for key in LISTS if isinstance(options.get(key), str) and os.path.isfile(options[key])}
+    with TemporaryDirectory() as folder:
+        clean = {
+            key: str(Path(folder, key)) for key, file in lists.items() if write_clean_list(file, Path(folder, key))
+        }
+        dataset = make({**options, **clean})
+    if clean:
+        dataset.opt.update({key: lists[key] for key in clean})
+    return dataset
 
 
 def not_made(options: Mapping[str, Any], error: Exception) -> str:

@@ -51,6 +51,7 @@ def check_options(
     from basicsr_ext.trainer.checking.contents import open_contents
     from basicsr_ext.trainer.checking.datasets import check_datasets
     from basicsr_ext.trainer.checking.files import check_files
+    from basicsr_ext.trainer.checking.lists import check_lists
     from basicsr_ext.trainer.checking.metrics import check_metrics
     from basicsr_ext.trainer.checking.models import check_model
     from basicsr_ext.trainer.checking.rehearsal import rehearse_metrics
@@ -65,6 +66,7 @@ def check_options(
     states = root / 'experiments' / f'{report.get("name")}' / 'training_states'
     resumes = auto_resume and report.is_sound('name') and any(p.stem.isdecimal() for p in states.glob('*.state'))
     check_files(report, root, resumes)
+    check_lists(report, datasets)
     check_weights(report, resumes or report.get('path', 'resume_state') is not None)
 
     opened = {name: open_contents(report, name, dataset, thorough) for name, dataset in datasets.items()}

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from basicsr_ext.errors import UserError
 from basicsr_ext.files import open_file, read_file
 from basicsr_ext.storage.headers import HeaderError, read_header
+from basicsr_ext.trainer.checking.lists import LISTS
 from basicsr_ext.trainer.checking.networks import quiet
 from basicsr_ext.trainer.checking.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.registries import origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.structure import phase_of
-from basicsr_ext.trainer.datasets import not_made
+from basicsr_ext.trainer.datasets import make_with_clean_lists, not_made
 
 _MANY = 10_000  # files; BasicSR compares every name with every other
 _VERIFIED = 16  # images of each store
@@ -132,11 +133,11 @@ def open_dataset(report: Report, name: str, dataset: type) -> Any:
     for key, value in options.items():
         if isinstance(value, Mapping):
             options[key] = dict(value)  # BasicSR's datasets write into io_backend
-        elif str(key).startswith('dataroot') and isinstance(value, str):
+        elif str(key).startswith(('dataroot', *LISTS)) and isinstance(value, str):
             options[key] = os.path.expanduser(value)
     try:
         with quiet():
-            return dataset(options)
+            return make_with_clean_lists(dataset, options)
     except UserError as error:
         report.refused(path, error)
     except Exception as error:  # whatever a stock dataset makes of files that do not fit
