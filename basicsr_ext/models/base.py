@@ -25,7 +25,7 @@ from basicsr_ext.models.guard import Guard, GuardOptions
 from basicsr_ext.models.inference_options import keep_luminance, run_in_test
 from basicsr_ext.models.loss_record import LossRecord, zero_losses
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
-from basicsr_ext.models.player import GradClip, Player
+from basicsr_ext.models.player import GradClip, Player, tell_unreached
 from basicsr_ext.models.step_options import StepOptions
 from basicsr_ext.models.together import sum_over_ranks
 
@@ -94,6 +94,7 @@ class TrainingModel(SRModel):
         self._logged: dict[str, torch.Tensor | float] = {}
         self._keys: list[str] = []
         self._skipped = 0
+        self._checked: set[str] = set()  # players of which it is known what their losses reach
         self._losses = LossRecord()
         self._told_zero: set[str] = set()
         self.last_step_refused = False  # by the guard, of any player
@@ -350,6 +351,9 @@ class TrainingModel(SRModel):
             total = total + loss.detach()
             for name, value in named.items():
                 values[name] = values[name] + value.detach() if name in values else value.detach()
+        if player.name not in self._checked:
+            self._checked.add(player.name)
+            tell_unreached(player.unreached(), player.network, f'player {player.name}')
         self._logged.update(values)
         accepted = self._step(player, total)
         overflowed = self._update_scale(player)

@@ -35,6 +35,7 @@ from basicsr_ext.trainer.run_logger import RunLogger
 from basicsr_ext.trainer.sampling import Position, TrainSampler
 from basicsr_ext.trainer.score_record import ScoreRecord, Scores
 from basicsr_ext.trainer.stock_losses import sum_losses_over_ranks, tell_losses_the_iteration
+from basicsr_ext.trainer.stock_models import watch_gradients
 from basicsr_ext.trainer.stopping import StopRequests
 from basicsr_ext.trainer.workers import start_worker, worker_context
 
@@ -357,6 +358,7 @@ class Session:
             self.scores.follow(model)
         if self.is_train:
             tell_losses_the_iteration(model)
+            watch_gradients(model)
             sum_losses_over_ranks(model)
             self._warn_of_batch_norm(model)
             self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests, self.data)

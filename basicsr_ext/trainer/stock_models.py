@@ -12,6 +12,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr_ext.models.inference_options import keep_luminance, run_in_test
 from basicsr_ext.models.optimizers import build_scheduler
+from basicsr_ext.models.player import names_without_gradient, tell_unreached
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.storage.weights import fit_weights, read_weights
 
 
@@ -31,6 +33,29 @@ def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
             net, device_ids=devices, find_unused_parameters=self.opt.get('find_unused_parameters', False)
         )
     return DataParallel(net) if self.opt['num_gpu'] > 1 else net
+
+
+def watch_gradients(model: Any) -> None:
+    """Tells parameters that no loss reaches, before the first step of each optimizer; our models do it themselves.
+
+    Args:
+        model: Any model; its networks are attributes, inside ``DistributedDataParallel`` or not.
+    """
+    if isinstance(model, TrainingModel):
+        return
+    networks = {name: value for name, value in vars(model).items() if isinstance(value, torch.nn.Module)}
+
+    def check(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if optimizer in seen:
+            return
+        seen.append(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+        for name, network in networks.items():
+            tell_unreached(names_without_gradient(network, parameters), network, name)
+
+    seen: list[torch.optim.Optimizer] = []
+    for optimizer in model.optimizers:
+        optimizer.register_step_pre_hook(check)
 
 
 def load_network(self, net: torch.nn.Module, load_path: str, strict: bool = True, param_key: str = 'params') -> None:
