@@ -26,14 +26,18 @@ AIL = [f'train_AIL_{student}_x{scale}' for student in STUDENTS for scale in (2, 
 ABLATIONS = [
     f'train_{kind}_VDSR-f13_x2' for kind in ('AIL-direct', 'AIL-zeros', 'AIL-random', 'AIL-ones', 'distillation')
 ]
+OF_SCALES = [
+    f'train_{kind}_VDSR-f13_x{scale}' for kind in ('AIL-zeros', 'AIL-random', 'distillation') for scale in (3, 4)
+]
 FURTHER = [
     f'train_{kind}_VDSR-f13_x2'
     for kind in ('AIL-scratch', 'AIL-published', 'plain-long', 'plain-restarts', 'distillation-long')
 ]
 PLAIN_STUDENTS = [f'VDSR-f{features}_x234' for features in (13, 16, 22, 32)]
 PLAIN = [f'train_plain_{name}' for name in ('VDSR-f13_x2', 'VDSR-291_x234', 'DRRN-291_x234', *PLAIN_STUDENTS)]
+PLAIN_TWINS = [f'train_plain_{student}_x{scale}' for student in ('DRRN-f25', 'FSRCNN') for scale in (2, 3, 4)]
 PUBLISHED = [f'train_plain-published_VDSR-{name}_x234' for name in ('291', 'f13')]
-ALL = AIL + ABLATIONS + FURTHER + PLAIN + PUBLISHED
+ALL = AIL + ABLATIONS + OF_SCALES + FURTHER + PLAIN + PLAIN_TWINS + PUBLISHED
 # of the published students on Set5 (dB): as published, and from LR images in 8 bits
 SCORES = {2: (37.429, 37.396), 3: (33.378, 33.365), 4: (31.025, 31.018)}
 
@@ -221,8 +225,16 @@ DIFFERENCES = {
     **{f'train_AIL_DRRN-f25_x{x}': {**of_scale(x), **DRRN_AIL} for x in (2, 3, 4)},
     **{f'train_AIL_FSRCNN_x{x}': {**of_scale(x), **fsrcnn(x)} for x in (2, 3, 4)},
     'train_AIL-direct_VDSR-f13_x2': DIRECT,
-    'train_AIL-zeros_VDSR-f13_x2': {**SCRATCH, **WITHOUT_TEACHER, 'train.ail.initialization': 'zeros'},
-    'train_AIL-random_VDSR-f13_x2': {**SCRATCH, **WITHOUT_TEACHER, 'train.ail.initialization': 'random'},
+    **{
+        f'train_AIL-{kind}_VDSR-f13_x{x}': {
+            **of_scale(x),
+            **SCRATCH,
+            **WITHOUT_TEACHER,
+            'train.ail.initialization': kind,
+        }
+        for kind in ('zeros', 'random')
+        for x in (2, 3, 4)
+    },
     'train_AIL-ones_VDSR-f13_x2': {**SCRATCH, **WITHOUT_TEACHER, 'train.ail.initialization': 'ones'},
     'train_AIL-scratch_VDSR-f13_x2': SCRATCH,
     'train_plain-restarts_VDSR-f13_x2': {**WITHOUT_TEACHER, 'train.ail.initialization': 'ones'},
@@ -260,13 +272,19 @@ DIFFERENCES = {
         }
         for name, features, seed in (('291', 64, 1), ('f13', 13, 0))
     },
-    'train_distillation_VDSR-f13_x2': {
-        'train.ail.form': 'distillation',
-        'train.ail.rounds': 0,
-        'train.ail.round_iterations': None,
-        'train.ail.distillation_weight': 0.1,
-        'train.total_iter': 50 * EPOCH,
+    **{
+        f'train_distillation_VDSR-f13_x{x}': {
+            **of_scale(x),
+            'train.ail.form': 'distillation',
+            'train.ail.rounds': 0,
+            'train.ail.round_iterations': None,
+            'train.ail.distillation_weight': 0.1,
+            'train.total_iter': 50 * EPOCH,
+        }
+        for x in (2, 3, 4)
     },
+    **{f'train_plain_DRRN-f25_x{x}': {**of_scale(x), **PLAINLY, 'network_g': DRRN} for x in (2, 3, 4)},
+    **{f'train_plain_FSRCNN_x{x}': {**of_scale(x), **fsrcnn(x), **PLAINLY} for x in (2, 3, 4)},
     'train_plain_VDSR-f13_x2': PLAINLY,
     'train_plain_VDSR-291_x234': {**ALL_SCALES, 'network_g': {**SETTINGS['network_g'], 'num_feat': 64}},
     'train_plain_DRRN-291_x234': {**ALL_SCALES, 'network_g': {**DRRN, 'num_feat': 128}},
