@@ -109,7 +109,7 @@ def parse_arguments(description: str, **further: str) -> argparse.Namespace:
     parser.add_argument('--minutes', type=float, default=3, help='time limit (default: 3)')
     parser.add_argument('--small', action='store_true', help='small work, for a trial on a CPU')
     for name, default in further.items():
-        parser.add_argument(f'--{name}', default=default, help=f'comma-separated (default: {default})')
+        parser.add_argument(f'--{name}', default=default, help=f'default: {default}')
     args = parser.parse_args()
     args.small = args.small or not CUDA
     return args

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tests and measures everything on a GPU in one call, without a network; see pack.py for what is taken along.
 #
-#   bench/gpu/run.sh [--minutes 8] [--only tests,step,feeding,centroids,evidence] [--out DIR] [--pack DIR] [--scripts a.py:7,b.py:4] [--works a,b]
+#   bench/gpu/run.sh [--minutes 8] [--only tests,step,feeding,centroids,evidence] [--out DIR] [--pack DIR]
+#                    [--works eco,pspl (of step)] [--scripts eco.py:7 (of evidence)]
 #
 # Parts have time limits (their shares of --minutes). Figures are lines of DIR/results.jsonl as soon as they are there; all output
 # is in DIR/log.txt, profiles are in DIR/traces.tar. "evidence" is run only where --only names it. Without a GPU the work is small.
@@ -51,6 +52,7 @@ for part in "${parts[@]}"; do
     begun=$SECONDS
     arguments=(--out "$out" --minutes "$("$python" -c "print($limit / 60)")")
     [ "$part" = evidence ] && [ -n "$scripts" ] && arguments+=(--scripts "$scripts")
+    [ "$part" = tests ] && [[ ,$only, == *,step,* ]] && arguments+=(--warm yes)
     [ "$part" = step ] && [ -n "$works" ] && arguments+=(--works "$works")
     timeout --kill-after=10 $((limit + 30)) "$python" "$here/$part.py" "${arguments[@]}"
     echo "=== $part: exit status $? after $((SECONDS - begun)) s"

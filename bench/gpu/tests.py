@@ -1,9 +1,9 @@
 """Runs the tests that need a GPU (tests/gpu), and keeps the outcome of each as soon as it is there.
 
-    python bench/gpu/tests.py [--out DIR] [--minutes 2] [--small]
+    python bench/gpu/tests.py [--out DIR] [--minutes 2] [--small] [--warm yes]
 
-Meanwhile the networks that the part "step" measures compiled are compiled, so that their kernels lie in Inductor's cache: this
-part measures no time. Without a GPU the tests run on the CPU, those left out that say nothing there.
+With ``--warm yes`` the networks that the part "step" measures compiled are compiled meanwhile, so that their kernels lie in
+Inductor's cache: this part measures no time. Without a GPU the tests run on the CPU, those left out that say nothing there.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Recorder:
 
 
 def main() -> None:
-    args = parse_arguments(__doc__.split('\n')[0])
+    args = parse_arguments(__doc__.split('\n')[0], warm='no')
     figures = Figures('tests', args.out, args.minutes, args.small)
     warming = None
-    if CUDA:
+    if CUDA and args.warm == 'yes':
         warming = subprocess.Popen([sys.executable, str(ROOT / 'bench/gpu/step.py'), '--warm'])
-    else:
+    if not CUDA:
         os.environ['BASICSR_EXT_GPU_DRY'] = '1'
     recorder = Recorder(figures)
     workers = max(1, min(8, (os.cpu_count() or 1) // 2))

@@ -59,7 +59,7 @@ def test_feeding_and_centroids(part, tmp_path, monkeypatch):
             monkeypatch.setattr(script, 'LOADERS', {'raw_store_thread': script.LOADERS['raw_store_thread']})
         script.main()
     found = figures_in(tmp_path / 'out')
-    wanted = {'feeding_raw_store_thread', 'feeding_run_raw_store_thread', 'feeding_data_share_raw_store_thread',
+    wanted = {'feeding_raw_store_thread', 'feeding_run_raw_store_thread_graph', 'feeding_data_share_raw_store_thread_graph',
               'centroids_fp32', 'centroids_bf16', 'centroids_bf16_over_fp32'}  # fmt: skip
     assert wanted == found.keys() and all(line['value'] is not None for line in found.values())
 
