@@ -67,7 +67,9 @@ def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str
             'pip install "basicsr-ext[spandrel]".'
         )
     from basicsr_ext.prepare.recognised import recognised_teacher
+    from basicsr_ext.registration import register
 
+    register()  # if BasicSR is missing, that is what is wrong, and not the file
     try:
         found = recognised_teacher(weights, param_key)
     except UserError as error:
