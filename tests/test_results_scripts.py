@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / 'bench/results'
 def scripts():
     sys.path.insert(0, str(FOLDER))
     try:
-        yield {name: importlib.import_module(name) for name in ('study', 'eco', 'pspl', 'ail', 'page')}
+        yield {name: importlib.import_module(name) for name in ('study', 'eco', 'pspl', 'ail', 'published', 'page')}
     finally:
         sys.path.remove(str(FOLDER))
 
@@ -52,6 +52,17 @@ def test_planned_comparisons_are_of_arms_that_are_trained(scripts, settings, nam
     arms = {run.arm for run in runs}
     assert {arm for pair in page.PLANNED[name] for arm in pair} <= arms
     assert {arm for control, others in page.DRAWN[name] for arm in (control, *others)} <= arms
+
+
+def test_published_weights_are_compared_where_they_are(scripts, settings, tmp_path):
+    published, here = scripts['published'], settings._replace(bench=tmp_path)
+    assert published.runs(here) == []
+    (tmp_path / 'weights').mkdir()
+    for file, _ in published.WEIGHTS.values():
+        for scale in published.SCALES:
+            (tmp_path / 'weights' / file.format(scale=scale)).touch()
+    arms = {run.arm for run in published.runs(here)}
+    assert arms == {arm for pair in scripts['page'].PLANNED['published'] for arm in pair}
 
 
 @pytest.mark.parametrize('name', ['eco', 'pspl', 'ail'])

@@ -1,6 +1,6 @@
 """Runs scripts of bench/results on this device, side by side, within a time limit.
 
-    python bench/gpu/evidence.py [--scripts eco.py:7,pspl.py:4,ail.py:4] [--out DIR] [--minutes 4] [--small]
+    python bench/gpu/evidence.py [--scripts eco.py:7,pspl.py:4,ail.py:4,published.py:1] [--out DIR] [--minutes 4] [--small]
 
 Behind the colon stands the number of processes that a script may train in. All get the time that there is, as ``--minutes``,
 and one ``--root``, which is not kept but for JSON and logs: they are in ``DIR/evidence`` as soon as a run is over, and in the
@@ -19,7 +19,7 @@ from pathlib import Path
 from measuring import CUDA, ROOT, Figures, parse_arguments
 
 SCRIPTS = ROOT / 'bench/results'
-DEFAULT = 'eco.py:7,pspl.py:4,ail.py:4'
+DEFAULT = 'eco.py:7,pspl.py:4,ail.py:4,published.py:1'
 TO_LEAVE = 20  # seconds, of the time, in which processes save and leave
 SMALL = ['--iterations', '40', '--seeds', '1']
 
@@ -56,7 +56,7 @@ def run_scripts(scripts: list[str], figures: Figures, root: Path) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             status = 'killed: it outlasted its time'
-        found = list((root / 'json' / name.removesuffix('.py')).glob('*_seed*.json'))
+        found = list((root / 'json' / name.removesuffix('.py')).glob(f'{name.removesuffix(".py")}_*.json'))
         figures.write(f'evidence_{name}', len(found), 'runs', status=status, seconds=time.perf_counter() - start)
 
 

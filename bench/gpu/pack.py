@@ -36,7 +36,8 @@ FOLDERS = {
     'train/T91': LOSSLESS, 'Set14/HR': LOSSLESS, 'train/photos_560': LOSSY, 'train/BSDS500_train': LOSSY,
     'BSD100/HR': LOSSLESS,
 }  # fmt: skip
-WEIGHTS = ('ail_tea_vdsr.pth', 'ail_pre_vdsr_f13.pth', 'ail_ours_ail_r9_f13_s2.pth', 'lpips')
+WEIGHTS = ('ail_tea_vdsr.pth', 'ail_pre_vdsr_f13.pth', 'ail_ours_ail_r9_f13_s2.pth', 'ail_ours_ail_r9_f13_s3.pth',
+           'ail_ours_ail_r9_f13_s4.pth', 'lpips')  # fmt: skip
 
 
 def encoded(bench: Path) -> Iterator[tuple[str, bytes]]:

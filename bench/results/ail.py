@@ -22,8 +22,6 @@ from typing import Any
 import study
 from study import Run, Settings, Study
 
-from basicsr_ext.errors import UserError
-
 SCALE = 2
 POINTS = 20
 BATCH = 16
@@ -32,7 +30,7 @@ STEP = 1 / 3  # lambda: every map has reached 1 in the last round, as after the 
 TEACHER = {'type': 'VDSR', 'num_feat': 64, 'upscale': SCALE}
 ARMS = ('plain', 'ones', 'AIL', 'L1')
 LONG = 'L1 twice as long'
-WEIGHTS = 'ail_tea_vdsr.pth'  # its
+WEIGHTS = 'ail_tea_vdsr.pth'  # of the teacher
 
 
 def runs(settings: Settings) -> list[Run]:
@@ -69,17 +67,8 @@ def complete(arm: str, seed: int, settings: Settings) -> dict[str, Any]:
 
 def prepare(settings: Settings) -> None:
     """Makes the stores, and links the published weights."""
-    link_weights(settings)
+    study.link_weights(settings, WEIGHTS)
     study.make_stores(settings, SCALE, luminance=True)
-
-
-def link_weights(settings: Settings) -> None:
-    """Links the folder of weights into the root, from where options name it."""
-    link, weights = settings.root / 'weights', settings.bench / 'weights'
-    if not (weights / WEIGHTS).exists():
-        raise UserError(f"BASICSR_EXT_BENCH_DIR: expected AIL's teacher in {weights / WEIGHTS}.")
-    if not link.exists():
-        link.symlink_to(weights)
 
 
 STUDY = Study('ail', __doc__.split('\n')[0], 3000, 3, POINTS, prepare, runs)

@@ -1,25 +1,20 @@
-"""Published students before and after AIL, and their teacher, on all test images: x2, x3 and x4.
+"""Published students before and after AIL, and their teacher, on all test images, x2, x3 and x4: nothing is trained.
 
     export BASICSR_EXT_BENCH_DIR=FOLDER
     python bench/results/published.py --device cuda --root results
 
-FOLDER holds the weights that came with AIL (``weights/ail_*.pth``: VDSR with 13 features, and its teacher with 64). Nothing is
-trained: one pair of weights is no more than a trial of the method, on many images. Luminance as the papers have it: shrunk and
-enlarged in double precision.
+FOLDER holds what there is of the weights that came with AIL (``weights/ail_*.pth``: VDSR with 13 features, and its teacher
+with 64). One pair of weights is no more than a trial of the method, on many images. Luminance is shrunk and enlarged in double
+precision, as the papers have it. Rules and data: ``study.py``.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
 import study
-from study import Settings
+from study import Run, Settings, Study
 
-from basicsr_ext.errors import UserError
-
-NAME = 'published'
 SCALES = (2, 3, 4)
 WEIGHTS = {
     'before AIL': ('ail_pre_vdsr_f13.pth', 13),
@@ -28,66 +23,31 @@ WEIGHTS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Scores what is not scored yet; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(cpu)')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='processes that make the stores (1)')
-    parser.add_argument('--root', default='results', metavar='FOLDER', help='where everything is written (results)')
-    args = parser.parse_args(arguments)
-    try:
-        settings = Settings(Path(args.root).resolve(), study.bench_folder(), args.device, 0, 1, args.jobs)
-        folder = settings.root / 'json' / NAME
-        folder.mkdir(parents=True, exist_ok=True)
-        study.write_json(folder / 'images.json', study.images_of(settings))
-        for scale in SCALES:
-            with study.locked(settings.root / 'datasets.lock'):
-                study.make_stores(settings, scale, luminance=True, sets=study.test_sets(settings))
-            for arm, (name, _) in WEIGHTS.items():
-                if (settings.bench / 'weights' / name.format(scale=scale)).exists():
-                    score(arm, scale, settings, folder)
-                else:
-                    print(f'{NAME}: {name.format(scale=scale)} is not there.')
-    except UserError as error:
-        print(f'{NAME}: error: {error}', file=sys.stderr)
-        return 2
-    return 0
+def runs(settings: Settings) -> list[Run]:
+    """The networks whose weights are there."""
+    found = []
+    for scale in SCALES:
+        for arm, (file, features) in WEIGHTS.items():
+            name = file.format(scale=scale)
+            if (settings.bench / 'weights' / name).exists():
+                options = {
+                    'name': f'published_{arm.replace(" ", "_")}_x{scale}',
+                    'scale': scale,
+                    'network_g': {'type': 'VDSR', 'in_channels': 1, 'num_feat': features, 'upscale': scale},
+                    'path': {'pretrain_network_g': f'weights/{name}'},
+                }
+                found.append(Run(f'x{scale}, {arm}', 0, options))
+    return found
 
 
-def score(arm: str, scale: int, settings: Settings, folder: Path) -> None:
-    """Writes the scores of one network at one scale."""
-    import torch
+def prepare(settings: Settings) -> None:
+    """Makes the stores of test images, and links the weights."""
+    study.link_weights(settings)
+    for scale in SCALES:
+        study.make_stores(settings, scale, luminance=True, sets=study.test_sets(settings))
 
-    import basicsr_ext
 
-    basicsr_ext.register()
-    from basicsr.archs import build_network
-
-    from basicsr_ext.storage.weights import load_weights
-
-    file = folder / f'{arm.replace(" ", "_")}_x{scale}.json'
-    if file.exists():
-        return
-    name, features = WEIGHTS[arm]
-    options = {'scale': scale, 'network_g': {'type': 'VDSR', 'num_feat': features, 'upscale': scale}}
-    network = build_network(options['network_g'])
-    load_weights(network, settings.bench / 'weights' / name.format(scale=scale))
-    network.to(settings.device).eval()
-    with study.exact_convolutions():
-        scores = {
-            of_set: study.score(
-                network, study.test_images(settings.root, of_set, scale, True, settings.device), scale, with_ssim=True
-            )
-            for of_set in study.test_sets(settings)
-        }
-    content = {'experiment': NAME, 'arm': f'x{scale}, {arm}', 'seed': 0, 'options': options, 'scores': scores}
-    study.write_json(file, {**content, **study.circumstances(settings)})
-    print(
-        f'{NAME}: {arm}, x{scale}: {", ".join(f"{k} {study.mean_psnr(v):.2f}" for k, v in scores.items())}', flush=True
-    )
-    if settings.device == 'cuda':
-        torch.cuda.empty_cache()
-
+STUDY = Study('published', __doc__.split('\n')[0], 1, 1, 1, prepare, runs)
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(study.main(STUDY))

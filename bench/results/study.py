@@ -74,7 +74,8 @@ class Run(NamedTuple):
     Attributes:
         arm: What is compared.
         seed: Of patches and weights.
-        options: For ``basicsr_ext.train``; paths are seen from ``root``.
+        options: For ``basicsr_ext.train``; paths are seen from ``root``. Without ``train`` nothing is trained, and the weights
+            of ``path`` are scored.
         after: Name of a run that must be over.
         finish: Called in the process of the run after its training; importable by name.
     """
@@ -167,8 +168,7 @@ def do_runs(study: Study, settings: Settings, deadline: float) -> int:
     print(f'{study.name}: {len(runs)} runs, {len(done)} done before.', flush=True)
     failed: set[str] = set()
     with workers(study, settings, min(settings.jobs, len(waiting))) as idle:
-        with locked(settings.root / 'datasets.lock'):
-            study.prepare(settings)
+        study.prepare(settings)
         write_json(folder / 'images.json', images_of(settings))
         busy: dict[Connection, Run] = {}
         while (left := deadline - time.monotonic()) > 0:
@@ -207,14 +207,6 @@ def is_done(folder: Path, run: Run) -> bool:
     if json.loads(file.read_text(encoding='utf-8'))['options'] != json.loads(json.dumps(run.options)):
         raise UserError(f'{file}: was made with other options than are asked for now. Choose another --root.')
     return True
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Lets one process at a time in, so that experiments that share a root make its stores once."""
-    with file.open('w') as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager
@@ -281,7 +273,9 @@ def do_run(run: Run, study: str, settings: Settings) -> None:
 
     experiment = settings.root / 'experiments' / run.name
     resumed, start = any((experiment / 'training_states').glob('*.state')), time.perf_counter()
-    basicsr_ext.train(run.options, auto_resume=True, root=settings.root)
+    trains = 'train' in run.options
+    if trains:
+        basicsr_ext.train(run.options, auto_resume=True, root=settings.root)
     seconds = time.perf_counter() - start
     if run.finish is not None:
         run.finish(settings)
@@ -289,7 +283,7 @@ def do_run(run: Run, study: str, settings: Settings) -> None:
         'experiment': study,
         'arm': run.arm,
         'seed': run.seed,
-        'seconds': None if resumed else round(seconds, 1),
+        'seconds': round(seconds, 1) if trains and not resumed else None,
         **circumstances(settings),
         'options': run.options,
         **evaluate(run.options, settings),
@@ -366,6 +360,20 @@ def test_sets(settings: Settings) -> list[str]:
     return [name for name in files_of(settings.bench) if name not in TRAIN_SETS]
 
 
+def link_weights(settings: Settings, *needed: str) -> None:
+    """Links the folder of published weights into the root, from where options name it.
+
+    Raises:
+        UserError: Weights that are needed are not there.
+    """
+    link, weights = settings.root / 'weights', settings.bench / 'weights'
+    for name in needed:
+        if not (weights / name).exists():
+            raise UserError(f'BASICSR_EXT_BENCH_DIR: expected weights in {weights / name}, found none.')
+    if not link.exists():
+        link.symlink_to(weights)
+
+
 def make_stores(settings: Settings, scale: int, *, luminance: bool = False, sets: Sequence[str] | None = None) -> None:
     """Makes stores of training and test images, or of some sets, that are not there yet: HR, and LR or luminance at a scale.
 
@@ -380,20 +388,30 @@ def make_stores(settings: Settings, scale: int, *, luminance: bool = False, sets
     images = {name: {file.stem: file for file in found[name]} for name in test_sets(settings)}
     images['train'] = {f'{name}_{file.stem}': file for name in TRAIN_SETS for file in found.get(name, ())}
     for name in sets or images:
-        if not (hr := datasets / f'{name}_HR.lmdb').exists():
-            folder = datasets / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for stem, file in images[name].items():
-                link = folder / f'{stem}{file.suffix.lower()}'
-                if not link.exists():
-                    link.symlink_to(file)
-            make_store(folder, hr, channels=3, num_workers=settings.jobs)
-        if luminance:
-            y = [datasets / f'{name}_Yx{scale}{kind}.lmdb' for kind in ('', '_enlarged', '_small')]
-            if not y[0].exists():
+        folder, hr = datasets / name, datasets / f'{name}_HR.lmdb'
+        folder.mkdir(parents=True, exist_ok=True)
+        with missing(hr) as is_missing:
+            if is_missing:
+                for stem, file in images[name].items():
+                    link = folder / f'{stem}{file.suffix.lower()}'
+                    if not link.exists():
+                        link.symlink_to(file)
+                make_store(folder, hr, channels=3, num_workers=settings.jobs)
+        y = [datasets / f'{name}_Yx{scale}{kind}.lmdb' for kind in ('', '_enlarged', '_small')]
+        lr = datasets / f'{name}_LRx{scale}.lmdb'
+        with missing(y[0] if luminance else lr) as is_missing:
+            if is_missing and luminance:
                 make_luma([hr], *y[:2], scales=[scale], factors=[1.0], output_small=y[2], num_workers=settings.jobs)
-        elif not (lr := datasets / f'{name}_LRx{scale}.lmdb').exists():
-            make_lr(hr, lr, scale, num_workers=settings.jobs)
+            elif is_missing:
+                make_lr(hr, lr, scale, num_workers=settings.jobs)
+
+
+@contextmanager
+def missing(store: Path) -> Iterator[bool]:
+    """Says whether a store is to be made; experiments that share a root wait for the one that makes it."""
+    with store.with_suffix('.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not store.exists()
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
@@ -457,18 +475,23 @@ def evaluate(options: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
     Returns:
         ``scores``: set -> image -> PSNR and SSIM of the last weights; ``marks``: iteration -> set -> PSNR of its images, in
-        their order; ``curve``: mean PSNR on the first set at every checkpoint, and that of bicubic enlargement.
+        their order; ``curve``: mean PSNR on the first set at every checkpoint, and that of bicubic enlargement. The latter two
+        where it was trained.
     """
     from basicsr.archs import build_network
 
     from basicsr_ext.functional.resize import upsample
     from basicsr_ext.storage.weights import load_weights
 
-    length, step = options['train']['total_iter'], options['logger']['save_checkpoint_freq']
     scale, luminance = options['scale'], options['network_g'].get('in_channels') == 1
     images = {name: test_images(settings.root, name, scale, luminance, settings.device) for name in test_sets(settings)}
     first = next(iter(images))
     network = build_network(options['network_g']).to(settings.device).eval()
+    if 'train' not in options:
+        load_weights(network, settings.root / options['path']['pretrain_network_g'])
+        with exact_convolutions():
+            return {'scores': {name: score(network, some, scale, with_ssim=True) for name, some in images.items()}}
+    length, step = options['train']['total_iter'], options['logger']['save_checkpoint_freq']
     marks: dict[int, dict[str, list[float]]] = {}
     bicubic = mean_psnr(score(lambda low: upsample(low, scale), images[first], scale, with_ssim=False))
     curve: dict[str, Any] = {'set': first, 'bicubic': bicubic, 'iterations': [], 'psnr': []}
