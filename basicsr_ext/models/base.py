@@ -64,6 +64,7 @@ class TrainingModel(SRModel):
     def __init__(self, opt: dict[str, Any]):
         if opt['is_train']:
             fill_from_total(opt)
+            self.check_together(opt)  # BasicSR's own command checks nothing
         BaseModel.__init__(self, opt)
         self.net_g = self.build_network('g')
         self.print_network(self.net_g)
@@ -137,6 +138,10 @@ class TrainingModel(SRModel):
     def moved_by(cls, player: str, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Returns what a player moves, of the networks by their letters; here the network of its letter."""
         return networks.get(player)
+
+    def moving_players(self, iteration: int) -> list[Player]:
+        """Returns the players that move in an iteration; here all."""
+        return list(self.players.values())
 
     def add_player(self, name: str, network: nn.Module) -> Player:
         """Makes a player over a network, from ``train.optim_<name>`` and ``train.scheduler_<name>`` or ``train.scheduler``.
@@ -416,6 +421,8 @@ class TrainingModel(SRModel):
 
         Where steps can be skipped (a guard, fp16), ``skipped`` counts those skipped since the last call, of all players.
 
+        Where there are several players, ``lr_<player>`` is the learning rate of each that moves.
+
         Warns, once, of a loss that was exactly 0 since the last call.
 
         Raises:
@@ -426,6 +433,9 @@ class TrainingModel(SRModel):
         if zero:
             self._told_zero.update(zero)
             get_root_logger().warning(zero_losses(zero, self.iteration))
+        if len(self.players) > 1:
+            for player in self.moving_players(self.iteration):
+                self.log(f'lr_{player.name}', player.optimizer.param_groups[0]['lr'])
         if self.guard is not None or self.step.precision == 'fp16':
             self.log('skipped', self._skipped)
             self._skipped = 0

@@ -36,7 +36,6 @@ class CriaCLModel(AdversarialModel):
         _check_blocks(opt)
 
     def build_criteria(self) -> None:
-        _check_blocks(self.opt)  # BasicSR's own command checks nothing before
         super().build_criteria()
         if self.opt['train'].get('cria_opt'):
             self.criteria['cria'] = build_loss(self.opt['train']['cria_opt']).to(self.device)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from basicsr_ext.archs.lfcsr_arch import Stages
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.admm import dual_update, penalty, regularizer
-from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
+from basicsr_ext.functional.wavelet import haar_low
 from basicsr_ext.models.adversarial import AdversarialModel
 from basicsr_ext.models.lfcsr_options import LFCSROptions
 from basicsr_ext.models.player import Player
-from basicsr_ext.models.stage_validation import StageValidation
+from basicsr_ext.models.stage_validation import BANDS, StageValidation, bands_of
 from basicsr_ext.models.step_options import StepOptions
 
 # Those of Eq. 6, and what may stand beside them or in their place.
@@ -248,10 +248,8 @@ class LFCSRModel(StageValidation, AdversarialModel):
         return haar_low(images, int(math.log2(self.opt['scale']))) / self.opt['scale']
 
     def _bands(self, images: Tensor) -> Tensor:
-        """What shall be equal in the images of both stages."""
-        if self.net_g.order == 'po':
-            return haar_high(images)
-        return gaussian_low(images) if self.lfcsr.low_frequency == 'gaussian' else haar_low(images)
+        """What shall be equal in the images of both stages, (N, C, H, W) in [0, 1]."""
+        return BANDS[bands_of(self.opt)](images)
 
     def _residual(self, objective: Tensor, perceptual: Tensor) -> Tensor:
         return (self._bands(perceptual) - self._bands(objective)).abs().mean()

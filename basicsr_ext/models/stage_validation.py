@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +14,20 @@ from tqdm import tqdm
 
 from basicsr_ext.archs.lfcsr_arch import LFCSR
 from basicsr_ext.functional.inference import Result
-from basicsr_ext.functional.wavelet import haar_low
+from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
 from basicsr_ext.models.inference_options import run_in_test
 from basicsr_ext.models.network_needs import needs_of
 
-LL_DIFFERENCE = 'll_difference'
+# Bands that shall be equal in the images of both stages; the first is measured in any case, to compare trainings.
+BANDS: dict[str, Callable[[Tensor], Tensor]] = {'ll': haar_low, 'high': haar_high, 'gaussian': gaussian_low}
+
+
+def bands_of(opt: Mapping[str, Any]) -> str:
+    """Which of :data:`BANDS` the options of a run constrain; a test knows nothing of ``train.lfcsr.low_frequency``."""
+    if opt['network_g'].get('order') == 'po':
+        return 'high'
+    lfcsr = (opt.get('train') or {}).get('lfcsr') or {}
+    return 'gaussian' if lfcsr.get('low_frequency') == 'gaussian' else 'll'
 
 
 class StageResults(NamedTuple):
@@ -32,10 +41,15 @@ class StageResults(NamedTuple):
     final: Result
     first: Result
 
-    @property
-    def ll_difference(self) -> Tensor:
-        """Mean absolute difference of the LL bands of a one-level Haar transform, of images that are not limited to [0, 1]."""
-        return (haar_low(self.final.images) - haar_low(self.first.images)).abs().mean()
+    def difference(self, bands: str) -> float:
+        """Mean absolute difference of some of :data:`BANDS`, of images that are not limited to [0, 1]."""
+        final, first = (BANDS[bands](result.images) for result in (self.final, self.first))
+        return (final - first).abs().mean().item()
+
+
+def _differences(opt: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the differences that a validation measures -> their bands."""
+    return {f'{bands}_difference': bands for bands in dict.fromkeys(('ll', bands_of(opt)))}
 
 
 class _BothImages(nn.Module):
@@ -69,17 +83,19 @@ class StageValidation:
     """Mixed into a model whose ``net_g`` is an :class:`~basicsr_ext.archs.lfcsr_arch.LFCSR`: validates both stages.
 
     Each metric of ``val.metrics`` is that of the final image, and with the other stage's letter behind its name, as in
-    ``psnr_o``, that of the other stage. ``ll_difference`` is :attr:`StageResults.ll_difference`. With ``save_img`` the
+    ``psnr_o``, that of the other stage. ``ll_difference`` is the mean absolute difference of both images' LL bands; where
+    other bands are constrained, ``high_difference`` (of HL, LH and HH, in the order ``po``) or ``gaussian_difference`` is that
+    of them. With ``save_img`` the
     other stage's images are saved too: in training beside the final ones, in tests in a folder of their own.
     """
 
     opt: dict[str, Any]
 
     @staticmethod
-    def scores_of(metrics: Sequence[str], network: Mapping[str, Any]) -> list[str]:
-        """Names of all scores of a validation, from those of ``val.metrics`` and the option of the network."""
-        first = 'p' if network.get('order') == 'po' else 'o'
-        return [*metrics, *(f'{name}_{first}' for name in metrics), LL_DIFFERENCE]
+    def scores_of(metrics: Sequence[str], opt: Mapping[str, Any]) -> list[str]:
+        """Names of all scores of a validation, from those of ``val.metrics`` and the options of the run."""
+        first = 'p' if opt['network_g'].get('order') == 'po' else 'o'
+        return [*metrics, *(f'{name}_{first}' for name in metrics), *_differences(opt)]
 
     def test(self) -> None:
         """Runs ``self.lq`` through the EMA network where there is one, else through ``net_g``; keeps both images."""
@@ -105,7 +121,8 @@ class StageValidation:
         for data in tqdm(dataloader, unit='image', disable=not self.opt['val'].get('pbar')):
             self.feed_data(data)
             self.test()
-            difference = self.results.ll_difference.item()  # now: tensor2img limits images on the CPU in place
+            # now: tensor2img limits images on the CPU in place
+            differences = {name: self.results.difference(bands) for name, bands in _differences(self.opt).items()}
             visuals = self.get_current_visuals()
             final, first = tensor2img([visuals['result']]), tensor2img([self.results.first.images.cpu()])
             if save_img:
@@ -114,7 +131,7 @@ class StageValidation:
                     imwrite(image, self._picture_path(dataset, name, current_iter, is_first))
             if measures:
                 scores = self._scores(final, first, tensor2img([visuals['gt']]) if 'gt' in visuals else None)
-                scores[LL_DIFFERENCE] = difference
+                scores.update(differences)
                 self.note_scores(scores)
                 totals = {metric: totals.get(metric, 0.0) + value for metric, value in scores.items()}
         if measures:
@@ -154,7 +171,8 @@ class StageValidation:
         record = self.best_metric_results[dataset_name]
         metrics = self.opt['val']['metrics']
         better = {name: block.get('better', 'higher') for name, block in metrics.items()}
-        names = self.scores_of(list(metrics), self.opt['network_g'])
-        for name, which in zip(names, [*better.values(), *better.values(), 'lower'], strict=True):
+        names = self.scores_of(list(metrics), self.opt)
+        directions = [*better.values(), *better.values(), *('lower' for _ in _differences(self.opt))]
+        for name, which in zip(names, directions, strict=True):
             worst = float('-inf') if which == 'higher' else float('inf')
             record.setdefault(name, {'better': which, 'val': worst, 'iter': -1})

@@ -43,6 +43,7 @@ from run_helpers import (
 from torch.nn import functional
 
 from basicsr_ext.cli import main
+from basicsr_ext.errors import UserError
 from basicsr_ext.functional.admm import penalty
 from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
 from basicsr_ext.models.lfcsr_model import LFCSRModel
@@ -90,7 +91,7 @@ def test_plans_of_forwards_give_the_same_updates_to_the_bit(images, tmp_path, or
     assert logs['full'][0].keys() == {
         'l_o_pix', 'l_o_constraint', 'l_p_pix', 'l_p_context', 'l_p_down', 'l_percep', 'l_p_gan', 'l_p_constraint',
         'l_d_real', 'l_d_fake', 'out_d_real', 'out_d_fake', 'residual', 'dual',
-        'dual_skipped',
+        'dual_skipped', 'lr_o', 'lr_p', 'lr_d',
     }  # fmt: skip
 
 
@@ -625,3 +626,37 @@ def test_a_second_stage_that_enlarges_is_refused_before_the_run(images, tmp_path
     options['network_g']['order'] = 'po'
     assert train(tmp_path, options) == 2
     assert 'with order: po stage_p enlarges and stage_o keeps the size' in capfd.readouterr().err
+
+
+# ---- BasicSR's own command -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (lambda o: o.update(scale=3), 'train.down_opt: wavelets reduce images by powers of two, and scale is 3'),
+        (lambda o: o['train'].pop('optim_p'), 'train.optim_p: expected a block'),
+        (lambda o: o['train']['lfcsr'].update(constraint='regularizer'), 'train.lfcsr.regularizer_weight: expected'),
+        (
+            lambda o: o['train'].update(grad_clip={'value': 1, 'players': ['q']}),
+            'train.grad_clip.players: expected some of',
+        ),
+    ],
+)
+def test_the_model_itself_refuses_what_contradicts(images, tmp_path, spoil, message):
+    """BasicSR's own command checks nothing before it builds a model."""
+    options = lfcsr_options(images)
+    spoil(options)
+    with pytest.raises(UserError, match=message):
+        built(options, tmp_path)
+
+
+def test_learning_rates_have_the_names_of_players(images, tmp_path):
+    """Those that move in the phase."""
+    options = with_discriminator(lfcsr_options(images))
+    options['train']['scheduler_p'] = {'type': 'MultiStepLR', 'milestones': [1], 'gamma': 0.1}
+    model, logs = built(options, tmp_path), []
+    play(model, batches(4), logs=logs)
+    rates = [{key: value for key, value in log.items() if key.startswith('lr_')} for log in logs]
+    assert [set(line) for line in rates] == [{'lr_g'}, {'lr_g'}, {'lr_o', 'lr_p', 'lr_d'}, {'lr_o', 'lr_p', 'lr_d'}]
+    assert rates[3]['lr_p'] == pytest.approx(1e-4) and rates[3]['lr_o'] == pytest.approx(5e-4)

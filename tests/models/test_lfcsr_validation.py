@@ -15,7 +15,7 @@ from lfcsr_runs import built, lfcsr_options, make_images, train
 from run_helpers import forked, log_text, write_options
 
 from basicsr_ext.cli import main
-from basicsr_ext.functional.wavelet import haar_low
+from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
 from basicsr_ext.trainer.metrics_log import read_metrics
 
 
@@ -34,6 +34,7 @@ def test_validation_reports_both_stages(images, tmp_path, order):
     assert train(tmp_path, options) == 0
     lines = [x for x in read_metrics(tmp_path / 'experiments/run/metrics.jsonl') if x['event'] == 'validation']
     names = {'psnr', 'ssim', f'psnr{other}', f'ssim{other}', 'll_difference'}
+    names |= {'high_difference'} if order == 'po' else set()
     assert [set(line['metrics']) for line in lines] == [names] * 2 and set(lines[1]['best']) == names
     least = min(lines, key=lambda line: line['metrics']['ll_difference'])
     assert lines[1]['best']['ll_difference'] == {
@@ -102,6 +103,32 @@ def test_the_difference_is_that_of_images_before_they_are_limited(images, tmp_pa
     assert gap > 1.2 * limited
     model.nondist_validation(Loader([batch]), 1, None, False)
     assert model.metric_results['ll_difference'] == pytest.approx(gap, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('order', 'lfcsr', 'name', 'bands'),
+    [
+        ('op', {}, 'll', haar_low),
+        ('op', {'low_frequency': 'gaussian'}, 'gaussian', gaussian_low),
+        ('po', {}, 'high', haar_high),
+    ],
+)
+def test_the_bands_that_are_constrained_are_measured(images, tmp_path, order, lfcsr, name, bands):
+    """And those of LL in any case; by hand."""
+    batch = {'lq': torch.rand(1, 3, 16, 16), 'gt': torch.rand(1, 3, 32, 32), 'lq_path': ['a.png']}
+    options = lfcsr_options(images, order, **lfcsr)
+    del options['train']['ema_decay']
+    model = built(options, tmp_path)
+    model.nondist_validation(Loader([batch]), 1, None, False)
+    with torch.no_grad():
+        both = model.net_g(batch['lq'], return_stages=True)
+    for key, function in {'ll': haar_low, name: bands}.items():
+        gap = (function(both.perceptual) - function(both.objective)).abs().mean().item()
+        assert model.metric_results[f'{key}_difference'] == pytest.approx(gap, rel=1e-5)
+    found = {key for key in model.metric_results if key.endswith('_difference')}
+    assert found == {'ll_difference', f'{name}_difference'}
+    assert model.best_metric_results['one'][f'{name}_difference']['better'] == 'lower'
+    assert set(model.scores_of(['psnr'], options)) == {'psnr', f'psnr_{order[0]}', *found}
 
 
 @pytest.mark.parametrize(('order', 'score'), [('op', 'psnr_o'), ('po', 'psnr_p'), ('op', 'll_difference')])

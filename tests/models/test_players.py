@@ -147,7 +147,7 @@ def test_three_updates_equal_a_plain_loop_to_the_bit(tmp_path):
         model = play(ThreeUpdates(opt), batches)
     for net, expected in zip((model.net_g, model.net_d), plain_three_updates(options, batches), strict=True):
         assert_equal(net.state_dict(), expected)
-    assert set(model.get_current_log()) == {'l_pix', 'l_critic', 'l_gap', 'l_size'}
+    assert set(model.get_current_log()) == {'l_pix', 'l_critic', 'l_gap', 'l_size', 'lr_g', 'lr_d'}
 
 
 def _game_on_a_rank(root, expected):

@@ -81,7 +81,7 @@ def check_validation(report: Report, datasets: Mapping[str, type], metrics: Mapp
     best = report.get('logger', 'keep_best')
     known = list(report.block('val', 'metrics'))
     if known and hasattr(model, 'scores_of'):
-        known = model.scores_of(known, report.block('network_g'))
+        known = model.scores_of(known, report.values)
     if isinstance(best, str) and best not in known:
         report.error(
             ('logger', 'keep_best'),
