@@ -149,7 +149,7 @@ def test_half_precision_leaves_criteria_in_single(images, tmp_path):
 
 def test_compiled_forward_computes_the_same(images, tmp_path, monkeypatch):
     original = torch.compile
-    monkeypatch.setattr(torch, 'compile', lambda network: original(network, backend='eager'))
+    monkeypatch.setattr(torch, 'compile', lambda network, **_: original(network, backend='eager'))
     options = criacl_options(images)
     for player in 'gd':
         options['train'][f'optim_{player}'] = {'type': 'SGD', 'lr': 0.01}
