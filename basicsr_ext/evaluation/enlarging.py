@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.functional.inference import Inference, super_resolve
 from basicsr_ext.functional.precision import PRECISIONS, overflow_hint
 from basicsr_ext.functional.resize import upsample
-from basicsr_ext.functional.tiling import check_tile
+from basicsr_ext.functional.tiling import check_tile, overlap_warning
 from basicsr_ext.prepare.pixels import from_unit, to_unit
 
 
@@ -75,7 +76,7 @@ def open_enlarger(
     scale: int | None,
     param_key: str | None,
     tile: int | None,
-    overlap: int,
+    overlap: int | None,
     batch_size: int,
     self_ensemble: bool,
     precision: str,
@@ -87,6 +88,8 @@ def open_enlarger(
         UserError: Weights or arguments are not as they must be.
     """
     check_tile(tile, overlap)
+    if warning := overlap_warning(tile, overlap):
+        print(f'Warning: --overlap: {warning}', file=sys.stderr)
     if batch_size < 1:
         raise UserError(f'batch size: expected a positive integer, found {batch_size}.')
     if precision not in PRECISIONS:

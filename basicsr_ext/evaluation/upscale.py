@@ -41,7 +41,7 @@ def upscale(
     scale: int | None = None,
     param_key: str | None = None,
     tile: int | None = None,
-    overlap: int = 16,
+    overlap: int | None = None,
     batch_size: int = 1,
     self_ensemble: bool = False,
     precision: str = 'fp32',
@@ -65,7 +65,7 @@ def upscale(
         scale: Factor; for networks that take enlarged images (of scale 1): these are enlarged by MATLAB's bicubic before.
         param_key: Entry of the file; default: ``params_ema``, else ``params``, else the whole file.
         tile: Size of tiles in pixels of the input; default: whole images.
-        overlap: Of neighbouring tiles.
+        overlap: Of neighbouring tiles; default: 16, or half of a smaller tile.
         batch_size: Tiles that go through the network together.
         self_ensemble: Average over the eight flips and transpositions.
         precision: ``fp32``, ``bf16`` or ``fp16``.

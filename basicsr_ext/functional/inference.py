@@ -20,7 +20,7 @@ class Inference(NamedTuple):
     Attributes:
         scale: Factor by which it enlarges; ``None`` takes what it does.
         tile: Size of tiles in pixels of the input; ``None`` takes whole images.
-        overlap: Of neighbouring tiles, in pixels of the input.
+        overlap: Of neighbouring tiles, in pixels of the input; ``None``: 16, or half of a smaller tile.
         batch_size: Tiles that go through the network together.
         self_ensemble: Whether to average over the eight flips and transpositions.
         precision: ``fp32``, ``bf16`` or ``fp16``.
@@ -30,7 +30,7 @@ class Inference(NamedTuple):
 
     scale: int | None = None
     tile: int | None = None
-    overlap: int = 16
+    overlap: int | None = None
     batch_size: int = 1
     self_ensemble: bool = False
     precision: str = 'fp32'

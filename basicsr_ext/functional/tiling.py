@@ -10,6 +10,9 @@ import torch
 
 from basicsr_ext.errors import UserError
 
+OVERLAP = 16
+"""Pixels of the input that neighbouring tiles share, unless another number is chosen."""
+
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -29,8 +32,8 @@ class Tiles(NamedTuple):
     fade: float
 
 
-def check_tile(tile: int | None, overlap: int) -> None:
-    """Refuses tiles without pixels, and overlaps that leave none.
+def check_tile(tile: int | None, overlap: int | None) -> None:
+    """Refuses tiles without pixels, and chosen overlaps that leave none.
 
     Raises:
         UserError: ``tile`` or ``overlap`` is out of range.
@@ -39,8 +42,25 @@ def check_tile(tile: int | None, overlap: int) -> None:
         return
     if tile < 1:
         raise UserError(f'tile: expected a positive number of pixels, found {tile}.')
-    if not 0 <= overlap < tile:
+    if overlap is not None and not 0 <= overlap < tile:
         raise UserError(f'overlap: expected 0 to {tile - 1} pixels for tiles of {tile} pixels, found {overlap}.')
+
+
+def resolve_overlap(tile: int | None, overlap: int | None) -> int:
+    """The overlap that was chosen; else 16 pixels, or half of a smaller tile."""
+    if overlap is not None:
+        return overlap
+    return OVERLAP if tile is None else min(OVERLAP, tile // 2)
+
+
+def overlap_warning(tile: int | None, overlap: int | None) -> str:
+    """Says that a chosen overlap leaves less than half of a tile to each step; empty where it does not."""
+    if tile is None or overlap is None or 2 * overlap <= tile:
+        return ''
+    return (
+        f'tiles of {tile} pixels that share {overlap} go on by {tile - overlap} or fewer: most of the work is done several '
+        'times over. Choose larger tiles, or less overlap.'
+    )
 
 
 def lay_tiles(length: int, tile: int, overlap: int, window: int = 1) -> Tiles:
@@ -106,7 +126,7 @@ def tiled_forward(
     image: torch.Tensor,
     scale: int | None,
     tile: int | None,
-    overlap: int = 16,
+    overlap: int | None = None,
     batch_size: int = 1,
     window: int = 1,
 ) -> torch.Tensor:
@@ -121,7 +141,8 @@ def tiled_forward(
         scale: Factor by which the network enlarges; ``None`` takes what it does.
         tile: Height and width of a tile in pixels of the input; an image side that is shorter is taken whole.
             ``None`` runs the whole image at once.
-        overlap: Of two neighbouring tiles, in pixels of the input; they share up to a quarter more, to fade.
+        overlap: Of two neighbouring tiles, in pixels of the input; they share up to a quarter more, to fade. ``None``: 16, or
+            half of a smaller tile.
         batch_size: Tiles that go through the network together.
         window: The network takes sides that are multiples of it: images are padded by mirroring, tiles are rounded up
             and begin at whole windows.
@@ -138,7 +159,7 @@ def tiled_forward(
     if tile is None:
         output = _checked_forward(network, padded, scale)
     else:
-        output = _blended_forward(network, padded, scale, tile, overlap, batch_size, window)
+        output = _blended_forward(network, padded, scale, tile, resolve_overlap(tile, overlap), batch_size, window)
     scale = output.shape[-1] // padded.shape[-1]
     return output[..., : height * scale, : width * scale]
 

@@ -38,7 +38,7 @@ class AILOptions(OptionBlock):
         distillation_weight: Of the second term of Eq. 10.
         map_dtype: Of stored maps: ``float16`` or ``uint8``; see :class:`~basicsr_ext.models.importance_maps.ImportanceMaps`.
         update_tile: Runs networks over whole images in tiles of this size, in LQ pixels, to save memory when maps are made.
-        update_overlap: Of the tiles.
+        update_overlap: Of the tiles; default: 16, or half of a smaller tile.
         pictures: Keys of training images whose importance is drawn each round; default: of the first three.
     """
 
@@ -56,7 +56,7 @@ class AILOptions(OptionBlock):
     distillation_weight: float = Field(default=0.1, ge=0)
     map_dtype: Literal['float16', 'uint8'] = 'float16'
     update_tile: int | None = Field(default=None, ge=1)
-    update_overlap: int = Field(default=16, ge=0)
+    update_overlap: int | None = Field(default=None, ge=0)
     pictures: list[str] | None = None
 
     @field_validator('initialization', mode='before')

@@ -21,13 +21,13 @@ class InferenceOptions(OptionBlock):
 
     Attributes:
         tile: Size of tiles in LQ pixels; default: whole images.
-        overlap: Of neighbouring tiles, in LQ pixels.
+        overlap: Of neighbouring tiles, in LQ pixels; default: 16, or half of a smaller tile.
         self_ensemble: Average over the eight flips and transpositions.
         precision: Of the network's forward; ``fp32`` without TF32, whatever the training's precision is.
     """
 
     tile: int | None = Field(None, ge=1)
-    overlap: int = Field(16, ge=0)
+    overlap: int | None = Field(None, ge=0)
     self_ensemble: bool = False
     precision: Literal['fp32', 'bf16', 'fp16'] = 'fp32'
 

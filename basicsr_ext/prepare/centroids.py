@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from basicsr_ext.functional import inference
 from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.functional.digest import keys_digest
 from basicsr_ext.functional.precision import PRECISIONS, overflow_hint
-from basicsr_ext.functional.tiling import check_tile
+from basicsr_ext.functional.tiling import check_tile, overlap_warning, resolve_overlap
 from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.prepare.centroid_pieces import CentroidPieces
 from basicsr_ext.prepare.pixels import to_unit
@@ -61,7 +62,7 @@ def make_centroids(
     scale: int | None,
     param_key: str | None = None,
     tile: int | None = None,
-    overlap: int = 16,
+    overlap: int | None = None,
     batch_size: int = 1,
     precision: str = 'fp32',
     self_ensemble: bool = False,
@@ -90,7 +91,7 @@ def make_centroids(
         scale: Factor by which the network enlarges; ``None`` is allowed without a network option, and takes the network's.
         param_key: Entry of the file of weights; ``None`` takes ``params_ema``, else ``params``, else the whole file.
         tile: Size of tiles in LR pixels; ``None`` runs on whole images.
-        overlap: Of neighbouring tiles, in LR pixels.
+        overlap: Of neighbouring tiles, in LR pixels; ``None``: 16, or half of a smaller tile.
         batch_size: Tiles that go through the network together; without tiles, consecutive images of equal size.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         self_ensemble: Average over the eight flips and transpositions.
@@ -118,7 +119,9 @@ def make_centroids(
         teacher, scale, network = recognised_teacher(weights, param_key, scale)
     else:
         check_network_option(network)
-    settings = Pass(scale, tile, overlap, batch_size, precision, self_ensemble)
+    if warning := overlap_warning(tile, overlap):
+        print(f'warning: --overlap: {warning}', file=sys.stderr)
+    settings = Pass(scale, tile, resolve_overlap(tile, overlap), batch_size, precision, self_ensemble)
     settings.check()
     store = open_source(lq)
     if teacher is None:
@@ -138,7 +141,7 @@ def make_centroids(
         'source_keys_sha256': keys_digest(store.keys()),
         'resizer': 'matlab_bicubic',
         **settings._asdict(),
-        'overlap': None if tile is None else overlap,
+        'overlap': None if tile is None else settings.overlap,
         'dtype': dtype,
         'tool_version': __version__,
     }

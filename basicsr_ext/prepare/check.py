@@ -112,7 +112,7 @@ def table(problems: Sequence[Problem]) -> str:
 def _alone(name: str, images: Set) -> Iterator[Problem]:
     """What is wrong with the images of one set, each by itself and beside the others."""
     yield from (
-        Problem(f'{name} {key}', 'damaged', 'an image', seen.damage) for key, seen in images.items() if seen.damage
+        Problem(f'{name} {key}', _damage(seen), 'an image', seen.damage) for key, seen in images.items() if seen.damage
     )
     yield from (
         Problem(f'{name} {key!r}', 'name', 'a name that can be a key', seen.misnamed)
@@ -137,6 +137,10 @@ def _alone(name: str, images: Set) -> Iterator[Problem]:
             for key, value in found.items()
             if value != usual[0][0]
         )
+
+
+def _damage(seen: Seen) -> str:
+    return 'not supported' if seen.unsupported else 'damaged'
 
 
 def _unproven(name: str, images: FileSet | StoreSet) -> Iterator[Problem]:
@@ -247,7 +251,7 @@ def _versions(gt_set: Set, test_set: Set, name: str, distance: int) -> Iterator[
     """Test images among the GT images, whichever way they are turned."""
     for key, seen in test_set.items():
         if seen.damage:
-            yield Problem(f'{name} {key}', 'damaged', 'an image', seen.damage)
+            yield Problem(f'{name} {key}', _damage(seen), 'an image', seen.damage)
     gt = {key: seen.hash for key, seen in gt_set.items() if seen.hash is not None}
     tests = {key: seen.hash for key, seen in test_set.items() if seen.hash is not None}
     if not gt or not tests:

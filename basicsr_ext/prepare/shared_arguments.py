@@ -63,10 +63,9 @@ def add_forward_arguments(parser: argparse.ArgumentParser, title: str) -> None:
     forward.add_argument(
         '--overlap',
         type=int,
-        default=16,
         metavar='PIXELS',
         help='of neighbouring tiles, in pixels of the input; tiling is exact where it is as wide as the receptive field '
-        '(default: 16)',
+        '(default: 16, or half of a smaller tile)',
     )
     forward.add_argument(
         '--batch_size',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from basicsr_ext.prepare.jobs import check_workers
 from basicsr_ext.prepare.output import KIND, Output
 from basicsr_ext.prepare.source import open_source, source_record
 from basicsr_ext.prepare.step import make_images
-from basicsr_ext.storage import ImageStore
+from basicsr_ext.storage import FolderStore, ImageStore
 
 LAYOUTS = ('raw', 'basicsr')
 
@@ -49,6 +50,8 @@ def make_store(
         raise UserError(f'--output: expected a path ending in .lmdb, found {output}.')
     num_workers = check_workers(num_workers)
     store = open_source(input, channels=channels)
+    if store.channels == 1 and channels is None and isinstance(store, FolderStore):
+        print('note: all images are grey, and so is the store. Networks in colour need --channels 3.', file=sys.stderr)
     target = Output(Path(output), store.channels, store.dtype, layout, compress_level, store.meta)
     make_images(
         partial(_copy, store),

@@ -22,7 +22,7 @@ from basicsr_ext.storage.base import unfit_key
 from basicsr_ext.storage.basicsr_lmdb import DepthError
 from basicsr_ext.storage.decoding import DecodingError, decode_window
 from basicsr_ext.storage.folder import list_images
-from basicsr_ext.storage.headers import HeaderError, read_header
+from basicsr_ext.storage.headers import HeaderError, UnsupportedError, read_header
 
 
 class Seen(NamedTuple):
@@ -33,6 +33,7 @@ class Seen(NamedTuple):
         hash: Its perceptual hash; ``None`` where it was not asked for or the image cannot be read.
         digest: Of its pixels; empty where they cannot be read.
         damage: Why it cannot be read; empty where it can.
+        unsupported: Whether it is whole, and of a kind or size that is not read.
         alpha: Whether it carries transparency.
         namesake: File with the same key; this one's key has an extension, and it has no part in pairs.
         misnamed: Why its name cannot be a key; empty where it can.
@@ -42,6 +43,7 @@ class Seen(NamedTuple):
     hash: np.ndarray | None = None
     digest: str = ''
     damage: str = ''
+    unsupported: bool = False
     alpha: bool = False
     namesake: str = ''
     misnamed: str = ''
@@ -80,7 +82,7 @@ class FileSet(NamedTuple):
                 alpha = has_alpha(stream)
             image = self._read(key, spec)
         except (HeaderError, DecodingError) as error:
-            return Seen(damage=str(error).rstrip('.'))
+            return Seen(damage=str(error).rstrip('.'), unsupported=isinstance(error, UnsupportedError))
         except OSError as error:
             return Seen(damage=str(error.strerror))
         return _seen(spec, image, hashes, alpha)

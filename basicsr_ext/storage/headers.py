@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
@@ -37,6 +38,10 @@ class HeaderError(ValueError):
     """Not an image, not one of the kinds that are supported, or damaged; the message completes "file: ..."."""
 
 
+class UnsupportedError(HeaderError):
+    """An image that is whole, of a kind or size that is not read; the message says what to do."""
+
+
 class ImageHeader(NamedTuple):
     """Size as it is after decoding, 1 or 3 channels without alpha, 8 or 16 bits."""
 
@@ -55,7 +60,8 @@ def read_header(stream: BinaryIO) -> ImageHeader:
         stream: The image, from its first byte.
 
     Raises:
-        HeaderError: The image is damaged or of a kind that is not supported.
+        HeaderError: The image is damaged.
+        UnsupportedError: It is of a kind or size that is not supported.
     """
     start = stream.read(8)
     stream.seek(0)
@@ -140,16 +146,18 @@ def _portable_map(stream: BinaryIO) -> ImageHeader:
     except ValueError:
         raise HeaderError('damaged PPM or PGM image: its header holds something else than numbers.') from None
     if largest not in (255, 65535):
-        raise HeaderError(f'PPM and PGM images must have the largest value 255 or 65535, found {largest}.')
+        raise UnsupportedError(
+            f'PPM and PGM images must have the largest value 255 or 65535, found {largest}: convert it to PNG.'
+        )
     return _oriented(height, width, 3 if tokens[0] in (b'P3', b'P6') else 1, 8 if largest == 255 else 16, False)
 
 
 def _by_pillow(stream: BinaryIO, kind: type[ImageFile]) -> ImageHeader:
     # Not Image.open: it tries all formats in turn, and refuses large images, which are harmless as nothing is decoded.
     try:
+        if kind is TiffImageFile:
+            return _tiff(stream)
         image = kind(stream)
-        if isinstance(image, TiffImageFile):
-            return _tiff(image)
         turned = _turned(image.info.get('exif', b''), str(image.format))
         return _oriented(image.height, image.width, 1 if image.mode in ('1', 'L') else 3, 8, turned)
     except HeaderError:
@@ -159,16 +167,25 @@ def _by_pillow(stream: BinaryIO, kind: type[ImageFile]) -> ImageHeader:
         raise HeaderError(f'damaged image ({error}).') from error
 
 
-def _tiff(image: TiffImageFile) -> ImageHeader:
+def _tiff(stream: BinaryIO) -> ImageHeader:
     """Reads the tags themselves, since Pillow hides 16 bits of colour images and may have turned the size already."""
-    tags = image.tag_v2
+    start = stream.read(8)
+    if start[2] == 43:  # BigTIFF
+        start += stream.read(8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(start)
+    stream.seek(tags.next)
+    tags.load(stream)
     bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     integer = set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) == {1}
     if not integer or (bits > 8 and bits != 16):
-        raise HeaderError(f'TIFF images must hold whole numbers of 8 or 16 bits, found {bits} bits or another format.')
+        found = 'whole numbers' if integer else 'floating point or signed numbers'
+        raise UnsupportedError(
+            f'TIFF images must hold whole numbers of 8 or 16 bits, found {found} of {bits} bits: convert it, such as to PNG '
+            'of 16 bits.'
+        )
     grey = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) in (0, 1)
     if not grey and tags.get(TiffImagePlugin.EXTRASAMPLES):
-        raise HeaderError('TIFF image with alpha, which OpenCV blends into the colours: save it without alpha.')
+        raise UnsupportedError('TIFF image with alpha, which OpenCV blends into the colours: save it without alpha.')
     height, width = tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]
     turned = tags.get(_ORIENTATION) in _TURNED and _opencv_turns('TIFF')
     return _oriented(height, width, 1 if grey else 3, max(bits, 8), turned)
@@ -177,6 +194,16 @@ def _tiff(image: TiffImageFile) -> ImageHeader:
 def _oriented(height: int, width: int, channels: int, bits: int, turned: bool) -> ImageHeader:
     if height <= 0 or width <= 0:
         raise HeaderError(f'damaged image: its header says {height}x{width} pixels.')
+    for name, found, default in (
+        ('PIXELS', height * width, 1 << 30), ('WIDTH', width, 1 << 20), ('HEIGHT', height, 1 << 20),
+    ):  # fmt: skip
+        variable = f'OPENCV_IO_MAX_IMAGE_{name}'
+        most = int(os.environ.get(variable) or default)
+        if found > most:
+            raise UnsupportedError(
+                f'{height}x{width} pixels, and OpenCV reads at most {most:,} ({name.lower()}): cut it into parts, or set the '
+                f'environment variable {variable} to {found}.'
+            )
     return ImageHeader(width, height, channels, bits) if turned else ImageHeader(height, width, channels, bits)
 
 

@@ -40,7 +40,7 @@ def open_store(path: str | Path, channels: int | None = None) -> ImageStore:
         if channels not in (None, store.channels):
             raise UserError(
                 f'{path}: expected images of {channels} channels, but this LMDB has {store.channels}. Make it again '
-                'with the other number, or open another one.'
+                f'with basicsr prepare lmdb --channels {channels}, or open another one.'
             )
         return store
     if (path / BASICSR_INDEX_FILE).is_file():

@@ -503,7 +503,7 @@ def test_a_place_that_cannot_be_written(root, capsys, monkeypatch):
     ('val', 'message'),
     [
         ({'tile': 0}, 'val.tile: expected a whole number from 1'),
-        ({'tile': 16}, 'val.overlap: expected less than tile (16), found 16'),
+        ({'tile': 16, 'overlap': 16}, 'val.overlap: expected less than tile (16), found 16'),
         ({'tile': 8, 'overlap': 8}, 'val.overlap: expected less than tile (8), found 8'),
         ({'precision': 'half'}, 'val.precision: expected one of fp32, bf16, fp16'),
         ({'self_ensemble': 8}, 'val.self_ensemble: expected true or false'),

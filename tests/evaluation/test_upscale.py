@@ -451,7 +451,7 @@ def test_a_network_that_was_pickled_as_a_whole(root, capsys, zipped):
     ('arguments', 'message'),
     [
         (['--tile', '0'], 'tile: expected a positive number'),
-        (['--tile', '8'], 'overlap: expected 0 to 7'),
+        (['--tile', '8', '--overlap', '8'], 'overlap: expected 0 to 7'),
         (['--batch_size', '0'], 'batch size'),
         (['--device', 'gpu'], 'device: expected auto'),
         (['--suffix', '../x'], 'suffix: expected'),
@@ -536,3 +536,27 @@ def test_a_full_disk_leaves_no_part_of_an_image(root, capsys):
         signal.signal(signal.SIGXFSZ, ignored)
     assert 'writing failed' in capsys.readouterr().err
     assert files('out') == ['aaa.png'] and read('out/aaa.png').shape == (16, 16, 3)
+
+
+def test_small_tiles_take_less_overlap_by_default(root, capsys, monkeypatch):
+    """Of 30 x 25 pixels; with 16 of 17 shared, it would be 126 tiles."""
+    network = save(root / 'a.pth', TINY_EDSR)
+    sizes = []
+    monkeypatch.setattr(type(network), 'forward', counted(type(network).forward, sizes))
+    run('-i', 'in/coffee.png', '--weights', 'a.pth', '--tile', '17')
+    assert len(sizes) == 9 and 'Warning' not in capsys.readouterr().err
+    run('-i', 'in/coffee.png', '--weights', 'a.pth', '--tile', '16', '--overwrite')  # no complaint of an overlap of 16
+    assert 'Warning' not in capsys.readouterr().err
+    run('-i', 'in/coffee.png', '--weights', 'a.pth', '--tile', '17', '--overlap', '14', '--overwrite')
+    assert 'Warning: --overlap: tiles of 17 pixels that share 14 go on by 3 or fewer' in capsys.readouterr().err
+    assert close(read('out/coffee.png'), forward(network, read('in/coffee.png')))
+
+
+def counted(function, sizes: list):
+    """A forward that notes the sizes of what it is given."""
+
+    def noting(self, image):
+        sizes.append(tuple(image.shape))
+        return function(self, image)
+
+    return noting

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.tiling import lay_tiles, pad_to_multiple, tile_weights, tiled_forward
+from basicsr_ext.functional.tiling import (
+    check_tile,
+    lay_tiles,
+    overlap_warning,
+    pad_to_multiple,
+    resolve_overlap,
+    tile_weights,
+    tiled_forward,
+)
 
 RADIUS = 4
 
@@ -141,3 +149,14 @@ def test_a_network_with_several_outputs_is_refused():
 def test_sizes_out_of_range(tile, overlap, message):
     with pytest.raises(UserError, match=message):
         tiled_forward(lambda image: image, torch.rand(1, 3, 20, 20), 1, tile, overlap)
+
+
+def test_a_default_overlap_is_at_most_half_of_a_tile():
+    assert [resolve_overlap(tile, None) for tile in (None, 256, 32, 17, 16, 1)] == [16, 16, 16, 8, 8, 0]
+    assert resolve_overlap(17, 15) == 15
+    for tile in range(1, 64):
+        check_tile(tile, None)
+        tiles = lay_tiles(1000, tile, resolve_overlap(tile, None))
+        assert len(tiles.starts) <= 1000 / max(1, tile // 3)
+    assert overlap_warning(17, None) == overlap_warning(None, 16) == overlap_warning(32, 16) == ''
+    assert overlap_warning(17, 16).startswith('tiles of 17 pixels that share 16 go on by 1 or fewer')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 
 import cv2
 import lmdb
@@ -292,6 +294,37 @@ def test_pixels_of_raw_stores_are_compared_with_their_checksums(sets, tmp_path, 
     assert 'its pixels are not those that were stored' in found[0].found
     assert main(['prepare', 'check', '--gt', str(tmp_path / 'LQ.lmdb')]) == 0
     assert capsys.readouterr().out.endswith('no problems, 1 warning\n')
+
+
+def png_of_size(height: int, width: int) -> bytes:
+    """The beginning and the end of a PNG, without pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', b'') + chunk(b'IEND', b'')
+
+
+def test_what_is_not_supported_is_not_damaged(sets, capsys):
+    cv2.imwrite(str(sets / 'GT/float.tif'), np.zeros((8, 8, 3), np.float32))
+    (sets / 'GT/large.png').write_bytes(png_of_size(33000, 33000))
+    (sets / 'GT/wide.png').write_bytes(png_of_size(2, 2_000_000))
+    found = {problem.image: problem for problem in check_sets(sets / 'GT')}
+    assert {problem.problem for problem in found.values()} == {'not supported'}
+    assert 'whole numbers of 8 or 16 bits, found floating point or signed numbers of 32 bits: convert it' in (
+        found['GT float'].found
+    )
+    assert '33000x33000 pixels, and OpenCV reads at most 1,073,741,824 (pixels): cut it' in found['GT large'].found
+    assert 'OPENCV_IO_MAX_IMAGE_PIXELS to 1089000000' in found['GT large'].found
+    assert 'at most 1,048,576 (width)' in found['GT wide'].found
+    for name in ('float.tif', 'large.png', 'wide.png'):
+        (sets / 'new').mkdir(exist_ok=True)
+        (sets / 'GT' / name).rename(sets / 'new' / name)
+        with pytest.raises(UserError, match=r'convert it|cut it into parts') as error:
+            make_store(sets / 'new', sets / 'new.lmdb')
+        assert 'damaged' not in str(error.value)
+        (sets / 'new' / name).unlink()
 
 
 def test_bad_arguments(sets, capsys):

@@ -112,3 +112,13 @@ def test_bad_arguments(tmp_path, lq_folder):
     with pytest.raises(UserError, match='taken'):
         make_store(lq_folder, tmp_path / 'taken.lmdb')
     assert not (tmp_path / 'set.lmdb').exists()
+
+
+def test_a_store_of_grey_images_says_what_networks_in_colour_need(tmp_path, capsys):
+    (tmp_path / 'grey').mkdir()
+    cv2.imwrite(str(tmp_path / 'grey/a.png'), np.zeros((8, 8), np.uint8))
+    for channels, said in ((None, True), (1, False), (3, False)):
+        make_store(tmp_path / 'grey', tmp_path / f'{channels}.lmdb', channels=channels)
+        assert ('all images are grey' in capsys.readouterr().err) == said
+    with pytest.raises(UserError, match='basicsr prepare lmdb --channels 3'):
+        open_store(tmp_path / '1.lmdb', channels=3)

@@ -244,7 +244,7 @@ def test_formats_that_would_be_misread_are_refused(tmp_path):
     cases = {
         'float.tiff': (
             cv2.imencode('.tiff', random_image((4, 4, 1), 'float32'))[1].tobytes(),
-            'found 32 bits or another format',
+            'found floating point or signed numbers of 32 bits',
         ),
         'odd.pgm': (b'P5\n2 1\n1023\n\0\0\0\0', 'largest value 255 or 65535, found 1023'),
     }

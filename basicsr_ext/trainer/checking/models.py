@@ -9,9 +9,9 @@ from torch import nn
 
 from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
+from basicsr_ext.functional.tiling import overlap_warning
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.from_total import train_blocks
-from basicsr_ext.models.inference_options import InferenceOptions
 from basicsr_ext.trainer.checking import stock_frame
 from basicsr_ext.trainer.checking.blocks import check_annotated
 from basicsr_ext.trainer.checking.kinds import ANY, BLOCK
@@ -176,9 +176,10 @@ def _check_val(report: Report, keys: ModelKeys, name: str) -> None:
     report.check_needed(('val',), keys.val, by=name)
     tile, overlap = (report.get('val', key) for key in ('tile', 'overlap'))
     if 'tile' in keys.val and tile is not None and report.is_sound('val', 'tile') and report.is_sound('val', 'overlap'):
-        overlap = InferenceOptions.model_fields['overlap'].default if overlap is None else overlap
-        if overlap >= tile:
+        if overlap is not None and overlap >= tile:
             report.error(('val', 'overlap'), f'expected less than tile ({tile}), found {overlap}.')
+        elif warning := overlap_warning(tile, overlap):
+            report.warn(('val', 'overlap'), warning)
     if report.is_train and not keys.saves_in_training and report.get('val', 'save_img') is True:
         report.error(('val', 'save_img'), f'expected false, since {name} saves no images during training.')
 

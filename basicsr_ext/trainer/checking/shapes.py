@@ -106,8 +106,19 @@ def _compare(
             report,
             path,
             f'{type(network).__name__} makes images of {_shape(output.shape)} out of LQ images of {_shape(images.shape)} as '
-            f'datasets.{name} has, expected {_shape(expected)}, like its GT images. Check channels and scale of both.',
+            f'datasets.{name} has, expected {_shape(expected)}, like its GT images. Check channels and scale of both.'
+            f'{_grey_hint(images, output)}',
         )
+
+
+def _grey_hint(images: torch.Tensor, made: torch.Tensor | None = None) -> str:
+    """How grey images are read by networks that take or make colours."""
+    if images.shape[1] != 1 or (made is not None and made.shape[1] != 3):
+        return ''
+    return (
+        ' The images are grey. For a network in colour make their store with basicsr prepare lmdb --channels 3, and the LR '
+        'images from that store; of folders, set channels: 3 in the block of the dataset.'
+    )
 
 
 def _note(report: Report, path: KeyPath, message: str) -> None:
@@ -182,7 +193,7 @@ def _refuse(report: Report, path: KeyPath, network: nn.Module, images: torch.Ten
     else:
         reason = _brief(error) if _is_of_shapes(error) else f'{type(error).__name__}: {_brief(error)}'
         message = f'{type(network).__name__} does not take images of {_shape(images.shape)} ({reason}).'
-        _note(report, path, message)
+        _note(report, path, message + _grey_hint(images))
 
 
 def _brief(error: Exception) -> str:

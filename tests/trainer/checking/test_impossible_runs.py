@@ -15,6 +15,7 @@ import torch
 from fuzz.option_bases import real_esrgan_options
 from option_checks import changed, problems, report_on
 from run_helpers import (
+    TINY_EDSR,
     eco_options,
     gan_options,
     sr_options,
@@ -426,7 +427,9 @@ def test_grey_images_for_a_colour_network(images, tmp_path):
     }  # fmt: skip
     options['network_g'] = {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1, 'upscale': 2}
     assert problems(options, images) == [
-        'network_g: MSRResNet does not take images of 1x48x48 (a convolution expects 3 channels, and gets 1).'
+        'network_g: MSRResNet does not take images of 1x48x48 (a convolution expects 3 channels, and gets 1). The images are '
+        'grey. For a network in colour make their store with basicsr prepare lmdb --channels 3, and the LR images from that '
+        'store; of folders, set channels: 3 in the block of the dataset.'
     ]
 
 
@@ -653,3 +656,20 @@ def test_devices_that_are_not_there(images, monkeypatch):
     report = report_on(options, images, launcher=None)  # checked here, and run elsewhere
     assert report.problems == []
     assert str(report.warnings[0]).startswith(refused)
+
+
+@pytest.mark.parametrize('network', [TINY_EDSR, {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'scale': 2, 'num_feat': 4,
+                                                 'num_block': 1, 'num_grow_ch': 4}])  # fmt: skip
+def test_grey_images_for_a_network_in_colour(tmp_path, network):
+    for part, side in (('hr', 64), ('lr', 32)):
+        with RawLmdbWriter(tmp_path / f'{part}.lmdb', channels=1, dtype=np.uint8) as writer:
+            for key in 'abcd':
+                writer.put(key, np.zeros((side, side, 1), np.uint8))
+    options = sr_options(tmp_path)
+    options['network_g'] = network
+    options['datasets'] = {'train': {**options['datasets']['train'], 'type': 'PairedStoreDataset'}}
+    options['datasets']['train'].update(dataroot_gt=f'{tmp_path}/hr.lmdb', dataroot_lq=f'{tmp_path}/lr.lmdb')
+    options['datasets']['train'].pop('io_backend', None)
+    options.pop('val', None)
+    (problem,) = problems(options, tmp_path)
+    assert 'network_g' in problem and 'basicsr prepare lmdb --channels 3' in problem
