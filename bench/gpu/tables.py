@@ -2,8 +2,8 @@
 
     python bench/gpu/tables.py [results.jsonl ...] [--docs docs/benchmarks.md]
 
-Several files are several runs, in the order of time: of a figure that stands in more than one, the last one counts. What
-stands between the two marks in the page is replaced. A figure without a value is "not measured", with the reason.
+Several files are several runs, in the order of time: of a figure that stands in more than one, the last one that was measured
+counts. What stands between the two marks in the page is replaced. A figure without a value is "not measured", with the reason.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ Line = dict[str, Any]
 
 
 def read(files: list[Path]) -> dict[str, Line]:
-    """Figures by name, of real runs, the last of each."""
+    """Figures by name, of real runs: the last of each that was measured."""
     lines = [json.loads(line) for file in files if file.exists() for line in file.read_text('utf-8').splitlines()]
-    return {line['figure']: line for line in lines if not line['small']}
+    figures: dict[str, Line] = {}
+    for line in lines:
+        if not line['small'] and (line['value'] is not None or line['figure'] not in figures):
+            figures[line['figure']] = line
+    return figures
 
 
 def number(line: Line | None) -> str:
@@ -65,6 +69,14 @@ def table(rows: list[list[str]]) -> str:
     return '\n'.join([head, '|' + '---|' * len(rows[0]), *body])
 
 
+def is_shown(line: Line, figures: dict[str, Line]) -> bool:
+    """Leaves out what the table of steps says, and groups of figures of which some were measured after all."""
+    name = line['figure']
+    if name.startswith(('step_', 'peak_', 'profile_')) or ('_over_stock' in name and not line['goal']):
+        return False
+    return line['value'] is not None or not any(other != name and other.startswith(name) for other in figures)
+
+
 def steps(figures: dict[str, Line]) -> str:
     """Images/s, memory and share of the card's peak of each network and variant."""
     rows = [['training step', *NETWORKS]]
@@ -74,7 +86,8 @@ def steps(figures: dict[str, Line]) -> str:
             line = figures.get(f'step_{network}_{variant}')
             cell = number(line)
             if line and line['value'] is not None:
-                cell += f', {line["peak_MB"] / 1e3:.1f} GB'
+                if line.get('peak_MB') and 'graph' not in variant:  # a graph's memory is in no figure of torch's
+                    cell += f', {line["peak_MB"] / 1e3:.1f} GB'
                 if 'share_of_bf16_peak' in line:
                     cell += f', {100 * line["share_of_bf16_peak"]:.1f}%'
             cells.append(cell)
@@ -101,7 +114,7 @@ def text_of(figures: dict[str, Line]) -> str:
     )
     blocks.append(steps(figures))
     for part, title in PARTS.items():
-        shown = [f for f in figures.values() if f['part'] == part and not f['figure'].startswith(('step_', 'peak_'))]
+        shown = [f for f in figures.values() if f['part'] == part and is_shown(f, figures)]
         rows = [['figure', 'value', 'goal'], *([f'`{f["figure"]}`', number(f), verdict(f)] for f in shown)]
         blocks.append(f'**{title}**\n\n' + (table(rows) if shown else 'Not measured.'))
     return '\n\n'.join(blocks)
