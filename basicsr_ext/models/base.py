@@ -94,7 +94,7 @@ class TrainingModel(SRModel):
         self.criteria = nn.ModuleDict()
         self._logged: dict[str, torch.Tensor | float] = {}
         self._keys: list[str] = []
-        self._skipped = 0
+        self._skipped = self._taken = 0  # steps since the last line
         self._checked: set[str] = set()  # players of which it is known what their losses reach
         self._losses = LossRecord()
         self._told_zero: set[str] = set()
@@ -364,6 +364,7 @@ class TrainingModel(SRModel):
         overflowed = self._update_scale(player)
         taken = accepted and not overflowed
         self._skipped += not taken
+        self._taken += taken
         self.last_step_refused |= not accepted
         self._losses.note(values, self.iteration, taken)
         if taken:
@@ -438,7 +439,12 @@ class TrainingModel(SRModel):
                 self.log(f'lr_{player.name}', player.optimizer.param_groups[0]['lr'])
         if self.guard is not None or self.step.precision == 'fp16':
             self.log('skipped', self._skipped)
-            self._skipped = 0
+            if self._skipped > 1 and not self._taken:
+                get_root_logger().warning(
+                    f'All {self._skipped} steps up to iteration {self.iteration} since the last line were skipped: nothing is '
+                    'trained. Look at the losses, the learning rate and train.precision.'
+                )
+            self._skipped = self._taken = 0
         if not self._logged:
             return OrderedDict()
         values = [
@@ -475,7 +481,7 @@ class TrainingModel(SRModel):
             if hasattr(criterion, 'extra_state')
         }
         if self._skipped:
-            state['skipped'] = self._skipped
+            state.update(skipped=self._skipped, taken=self._taken)
         if self.guard is not None:
             state['guard'] = self.guard.extra_state()
         if self.step.precision == 'fp16':
@@ -487,7 +493,7 @@ class TrainingModel(SRModel):
         for name, criterion in self.criteria.items():
             if f'criterion_{name}' in state:
                 criterion.load_extra_state(state[f'criterion_{name}'])
-        self._skipped = state.get('skipped', 0)
+        self._skipped, self._taken = state.get('skipped', 0), state.get('taken', 0)
         if self.guard is not None and 'guard' in state:
             self.guard.load_extra_state(state['guard'])
         for name, scaler_state in state.get('scalers', {}).items():

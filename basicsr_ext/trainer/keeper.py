@@ -56,7 +56,7 @@ class Keeper:
         self.total_iterations = int(opt['train']['total_iter'])
         self.iteration = self.saved_iteration = sampler.start.iteration
         self.validated = {(dataset, self.iteration) for dataset in self._val_sets()} if self.iteration else set()
-        self.save_is_due = False
+        self.save_is_due = self._prune_is_due = False
         self.experiment = Path(opt['path']['experiments_root'])
         self.metrics: MetricsLog | None = None
         self._networks: dict[
@@ -96,6 +96,7 @@ class Keeper:
             Stopped: After saving.
         """
         self.iteration = iteration
+        self._prune_if_due()
         stop = self.stop_requests.agreed()
         if iteration == self.total_iterations:
             return  # the end of the run is saved after its validation, by end_run
@@ -138,6 +139,7 @@ class Keeper:
                 f'then no checkpoint is written; {saved}. Go on (--auto_resume) with another train.total_iter, or start '
                 'anew with a lower learning rate.'
             )
+        self._prune_if_due()
         if self.is_first_rank:
             for file in (self.experiment / 'models').glob(f'*_{self.iteration}.pth'):
                 checkpoints.name_also(file, file.with_name(file.name.replace(f'_{self.iteration}.pth', '_latest.pth')))
@@ -221,7 +223,19 @@ class Keeper:
         self._prune()
 
     def _prune(self) -> None:
+        """Removes old checkpoints; with a guard only after the next step that is taken.
+
+        The newest weights may have exploded in their last step, which the guard sees in the next one.
+        """
+        self._prune_is_due = True
+        if getattr(self.model, 'guard', None) is None:
+            self._prune_if_due()
+
+    def _prune_if_due(self) -> None:
         keep_last = self.opt['logger'].get('keep_last')
+        if not self._prune_is_due or getattr(self.model, 'last_step_refused', False):
+            return
+        self._prune_is_due = False
         if self.is_first_rank and keep_last:
             checkpoints.prune(self.experiment, keep_last, self._best_iterations(), self.iteration)
 

@@ -71,6 +71,16 @@ def test_a_schedule_may_rest_where_a_step_is_skipped_also_over_a_resume(tmp_path
     assert rates == [1e-3] * falls + [5e-4] * (7 - falls)
 
 
+@pytest.mark.parametrize('changes', [{'guard': {'max_skips': 100}}, {'precision': 'fp16'}])
+def test_an_interval_without_a_step_warns(tmp_path, capfd, changes):
+    model = make_model(tmp_path, **changes)
+    for iterations, said in ((range(1, 4), False), (range(4, 7), True)):
+        for iteration in iterations:
+            step(model, iteration, spoiled=iteration != 2)
+        model.get_current_log()
+        assert ('All 3 steps up to iteration 6 since the last line were skipped' in capfd.readouterr().err) == said
+
+
 def test_without_guard_and_fp16_nothing_is_counted(tmp_path):
     model = make_model(tmp_path)
     step(model, 1)

@@ -157,6 +157,24 @@ def test_while_the_guard_refuses_steps_nothing_is_saved(root, capsys):
     assert iterations() == [3]
 
 
+def test_the_checkpoint_before_an_explosion_stays_until_a_step_is_taken(root):
+    """That of iteration 4 holds the weights that its own step made useless."""
+    options = exploding(root, guard={'max_skips': 3, 'initial': 10.0})
+    options['train']['scheduler'].update(gamma=1e9)
+    assert train(options) == 2
+    assert iterations() == [2, 4]
+    assert train(options, '--auto_resume') == 2
+    assert iterations() == [2, 4]
+
+
+def test_with_a_guard_old_checkpoints_go_one_iteration_later(root):
+    options = sr_options(root, model_type='TrainingModel')
+    options['train'].update(guard={}, total_iter=5)
+    options['logger'].update(save_checkpoint_freq=1, keep_last=2)
+    assert train(options) == 0
+    assert iterations() == [4, 5]
+
+
 def test_a_run_that_ends_with_a_skipped_step_says_so(root, capsys):
     options = exploding(root, guard={'max_skips': 30, 'initial': 10.0})
     options['logger'].update(save_checkpoint_freq=3)
