@@ -124,7 +124,27 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def _check_at_once(args: argparse.Namespace, is_train: bool | None) -> None:
+    """Refuses what can be seen at once; then says that torch and BasicSR are loaded, which takes seconds.
+
+    Args:
+        args: Parsed arguments, with ``opt`` and ``force_yml``.
+        is_train: Whether it is a training; ``None``: the options say so.
+    """
+    if 'torch' in sys.modules:  # nothing would be faster, and all mistakes are told together
+        return
+    from basicsr_ext.trainer.checking import check_at_once
+    from basicsr_ext.trainer.checking.source import read_source
+
+    source = read_source(args.opt, args.force_yml)
+    is_train = source.values.get('train') is not None if is_train is None else is_train
+    check_at_once(source if is_train else source.for_test(), is_train=is_train)
+    if all(os.environ.get(rank, '0') == '0' for rank in ('RANK', 'SLURM_PROCID')):
+        print(f'basicsr {args.command}: {args.opt}: loading torch and BasicSR ...', file=sys.stderr, flush=True)
+
+
 def _train(args: argparse.Namespace) -> None:
+    _check_at_once(args, is_train=True)
     if args.nproc is not None:
         from basicsr_ext.trainer.launching import launch
 
@@ -136,12 +156,14 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _test(args: argparse.Namespace) -> None:
+    _check_at_once(args, is_train=False)
     from basicsr_ext.evaluation.testing import run_test
 
     run_test(args.opt, args.weights, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml)
 
 
 def _check(args: argparse.Namespace) -> None:
+    _check_at_once(args, is_train=None)
     from basicsr_ext.trainer.check import check
 
     print(check(args.opt, force_yml=args.force_yml))

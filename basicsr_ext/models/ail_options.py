@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.teacher import Teacher
+from basicsr_ext.models.teacher_options import Teacher
 
 
 class AILOptions(OptionBlock):

@@ -21,11 +21,12 @@ from basicsr_ext.functional.precision import autocast, exact_float32
 from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.models.cuda_graphs import GraphedNetwork
 from basicsr_ext.models.from_total import fill_from_total
+from basicsr_ext.models.grad_clip import GradClip
 from basicsr_ext.models.guard import Guard, GuardOptions
 from basicsr_ext.models.inference_options import keep_luminance, run_in_test
 from basicsr_ext.models.loss_record import LossRecord, zero_losses
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
-from basicsr_ext.models.player import GradClip, Player, tell_unreached
+from basicsr_ext.models.player import Player, tell_unreached
 from basicsr_ext.models.step_options import StepOptions
 from basicsr_ext.models.together import sum_over_ranks
 
@@ -43,7 +44,7 @@ class TrainingModel(SRModel):
     training forwards run through.
 
     Options beyond those of BasicSR's ``SRModel``:
-        train.grad_clip: :class:`~basicsr_ext.models.player.GradClip`; for all players, or those that it names.
+        train.grad_clip: :class:`~basicsr_ext.models.grad_clip.GradClip`; for all players, or those that it names.
         train.guard: :class:`~basicsr_ext.models.guard.GuardOptions`; off where it is missing.
         train.precision, channels_last, compile, accumulate: :class:`~basicsr_ext.models.step_options.StepOptions`.
     """

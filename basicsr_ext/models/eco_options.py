@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from basicsr_ext.config import FromTotal, OptionBlock
-from basicsr_ext.functional import centroid
-from basicsr_ext.models.teacher import Teacher
+from basicsr_ext.models.teacher_options import Teacher
 
 
 class AlphaSchedule(OptionBlock):
@@ -39,6 +38,8 @@ class AlphaSchedule(OptionBlock):
             iteration: Counted from 1.
             total: ``train.total_iter``.
         """
+        from basicsr_ext.functional import centroid  # with torch, which checks of options do without
+
         first = iteration - (iteration - 1) % self.hold
         p = centroid.progress(first, self.end or total)
         match self.type:

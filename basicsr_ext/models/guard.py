@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import distributed
 
 from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class GuardOptions(OptionBlock):
@@ -54,6 +55,9 @@ class Guard:
         Raises:
             UserError: ``max_skips`` steps in a row were refused.
         """
+        import torch  # here, so that options are checked without it
+        from torch import distributed
+
         worst = torch.nan_to_num(loss.detach().double(), nan=math.inf, posinf=math.inf, neginf=math.inf)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(worst, op=distributed.ReduceOp.MAX)

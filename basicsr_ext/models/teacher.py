@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from basicsr.archs import build_network
@@ -12,31 +12,8 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from basicsr_ext.closest import closest_name
-from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
 from basicsr_ext.errors import UserError, brief
 from basicsr_ext.storage.weights import Match, load_weights
-
-
-class Teacher(OptionBlock):
-    """A block ``teacher``.
-
-    Attributes:
-        network: Network option, with its ``type``; any registered network.
-        weights: Its checkpoint.
-        param_key: Key of the weights in the checkpoint; default: ``params_ema``, else ``params``.
-    """
-
-    network: Annotated[dict[str, Any], IS_NETWORK]
-    weights: Annotated[str, IS_PATH]
-    param_key: str | None = None
-
-    def build(self, device: torch.device) -> torch.nn.Module:
-        """Builds the network with its weights, in evaluation mode, without gradients.
-
-        Raises:
-            UserError: As of :func:`build_teacher`.
-        """
-        return build_teacher(self.network, self.weights, self.param_key, device)
 
 
 def build_teacher(

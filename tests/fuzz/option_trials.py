@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import traceback
-from contextlib import chdir
+from contextlib import chdir, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +16,11 @@ from fuzz.option_mutations import mutate
 from basicsr_ext.compat import cuda_calls
 from basicsr_ext.errors import UserError
 from basicsr_ext.trainer.checking import check_options
+from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.resolving import find_root, resolved
-from basicsr_ext.trainer.checking.source import read_source
+from basicsr_ext.trainer.checking.source import OptionSource, read_source
+from basicsr_ext.trainer.checking.static import check_names_and_keys
+from basicsr_ext.trainer.checking.structure import check_structure
 
 
 class Trial(NamedTuple):
@@ -76,8 +79,17 @@ def _check(file: Path, is_train: bool, auto_resume: bool) -> Any:
     source = read_source(file)
     root = find_root(source.values)
     report = check_options(source, is_train=is_train, root=root, auto_resume=auto_resume, rehearse=True)
+    stricter = _found_at_once(source, is_train) - set(map(str, report.problems))
+    assert not stricter, f'the check without imports refuses what the whole one does not: {stricter}'
     report.raise_problems()
     return report
+
+
+def _found_at_once(source: OptionSource, is_train: bool) -> set[str]:
+    report = Report(source, is_train)
+    check_structure(report)
+    check_names_and_keys(report)
+    return set(map(str, report.problems))
 
 
 def _bad_message(message: str) -> str | None:
@@ -93,7 +105,7 @@ def _files(root: Path) -> set[str]:
 
 
 def _rehearse(report: Any, is_train: bool) -> None:
-    """Builds everything, trains one iteration, validates; nothing is written."""
+    """Builds everything, trains one iteration, validates; nothing that is written stays."""
     import basicsr.data
     import basicsr.models
     import basicsr.test
@@ -130,6 +142,10 @@ def _rehearse(report: Any, is_train: bool) -> None:
                     _validate(model, val_loader)
     finally:
         logging.disable(logging.NOTSET)
+        session.close()
+        if session.lock is not None:
+            with suppress(OSError):  # there or not empty
+                session.lock.file.parent.rmdir()
 
 
 def _validate(model: Any, loader: Any) -> None:

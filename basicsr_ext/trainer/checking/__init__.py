@@ -8,9 +8,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from basicsr_ext.errors import UserError
+
 if TYPE_CHECKING:
     from basicsr_ext.trainer.checking.report import Report
     from basicsr_ext.trainer.checking.source import OptionSource
+
+
+def check_at_once(source: OptionSource, *, is_train: bool) -> None:
+    """Checks what can be known without torch and BasicSR: values of all runs, names of classes, keys of our own blocks.
+
+    Args:
+        source: The options.
+        is_train: Training or testing.
+
+    Raises:
+        UserError: Names the problems that were found so; there may be more.
+    """
+    from basicsr_ext.trainer.checking.report import Report
+    from basicsr_ext.trainer.checking.static import check_names_and_keys
+    from basicsr_ext.trainer.checking.structure import check_structure
+
+    report = Report(source, is_train)
+    check_structure(report)
+    check_names_and_keys(report)
+    try:
+        report.raise_problems()
+    except UserError as error:
+        raise UserError(f'{error}\nAll else is checked once this is right.') from None
 
 
 def check_options(

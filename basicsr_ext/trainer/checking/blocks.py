@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock, reason, structure_of
 from basicsr_ext.trainer.checking.networks import check_network
-from basicsr_ext.trainer.checking.problems import KeyPath, brief, found
+from basicsr_ext.trainer.checking.problems import KeyPath, found
 from basicsr_ext.trainer.checking.report import Report
 
 
@@ -53,23 +53,13 @@ def check_block(
         block: The block.
         added: Keys that the run adds to the block, taken from elsewhere in the file.
     """
-    for keys, message in structure.problems_of({**block, **added}):
-        where = tuple(keys) if keys and keys[0] in added else (*path, *keys)
-        hint = report.base_hint(where) if message.startswith('unknown option') else ''
-        if report.is_sound(*where):
-            report.error(where, brief_end(message) + hint)
+    report.check_structure(path, structure, block, added)
     for keys, role in _roles(structure, block, ()):
         value = report.get(*path, *keys)
         if role is IS_PATH and isinstance(value, str):
             report.paths[(*path, *keys)] = value
         elif role is IS_NETWORK and report.is_sound(*path, *keys):
             check_network(report, (*path, *keys))
-
-
-def brief_end(message: str) -> str:
-    """Cuts the value that a message ends with."""
-    start, separator, value = message.rpartition(', found ')
-    return f'{start}{separator}{brief(value.removesuffix("."))}.' if separator else message
 
 
 def _structure_of_values(annotation: Any) -> type[OptionBlock] | None:

@@ -59,6 +59,23 @@ def found(value: Any) -> str:
         return 'a number of thousands of digits'
 
 
+def brief_end(message: str) -> str:
+    """Cuts the value that a message ends with."""
+    start, separator, value = message.rpartition(', found ')
+    return f'{start}{separator}{brief(value.removesuffix("."))}.' if separator else message
+
+
+def not_registered(what: str, name: Any, names: Iterable[str]) -> str:
+    """Says that no class or function of a name is registered.
+
+    Args:
+        what: What is looked for, such as ``network``.
+        name: What was written.
+        names: What is registered.
+    """
+    return f'expected the name of a registered {what}, found {found(name)}; {known_names(name, names)}'
+
+
 def known_names(name: Any, known: Iterable[Any], what: str = 'known') -> str:
     """Says which name was probably meant; where none is close, all of them.
 

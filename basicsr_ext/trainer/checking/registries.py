@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from basicsr.utils.registry import Registry
 
-from basicsr_ext.trainer.checking.problems import KeyPath, found, known_names
+from basicsr_ext.trainer.checking.problems import KeyPath, not_registered
 from basicsr_ext.trainer.checking.report import Report
 
 _SUFFIX = '_basicsr'  # BasicSR registers some of its classes so, to leave the plain name to others
@@ -40,8 +40,7 @@ def find_registered(report: Report, path: KeyPath, registry: Registry, what: str
         return None
     target = look_up(registry, name)
     if target is None:
-        hint = known_names(name, registered_names(registry))
-        report.error(path, f'expected the name of a registered {what}, found {found(name)}; {hint}')
+        report.error(path, not_registered(what, name, registered_names(registry)))
     return target
 
 

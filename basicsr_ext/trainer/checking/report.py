@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
 from basicsr_ext.trainer.checking.kinds import Kind
-from basicsr_ext.trainer.checking.problems import KeyPath, Problem, dotted, found, known_names, raise_problems
+from basicsr_ext.trainer.checking.problems import (
+    KeyPath,
+    Problem,
+    brief_end,
+    dotted,
+    found,
+    known_names,
+    raise_problems,
+)
 from basicsr_ext.trainer.checking.source import OptionSource
 from basicsr_ext.trainer.checking.tables import Table
 
@@ -144,6 +153,23 @@ class Report:
                 hint = (elsewhere or {}).get(key) or known_names(key, known if suggestions is None else suggestions)
                 note = self.warn if harmless else self.error
                 note((*path, key), f'unknown option of {by}; {hint}{self.base_hint((*path, key))}')
+
+    def check_structure(
+        self, path: KeyPath, structure: type[OptionBlock], block: Mapping[str, Any], added: Mapping[str, Any] = {}
+    ) -> None:
+        """Checks a block against its typed structure.
+
+        Args:
+            path: Of the block.
+            structure: Its type.
+            block: The block.
+            added: Keys that the run adds to the block, taken from elsewhere in the file.
+        """
+        for keys, message in structure.problems_of({**block, **added}):
+            where = tuple(keys) if keys and keys[0] in added else (*path, *keys)
+            hint = self.base_hint(where) if message.startswith('unknown option') else ''
+            if self.is_sound(*where):
+                self.error(where, brief_end(message) + hint)
 
     def base_hint(self, path: KeyPath) -> str:
         """Says how to get rid of an option that does not fit the ``type`` beside it, where a base file left it there."""
