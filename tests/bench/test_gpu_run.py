@@ -127,3 +127,35 @@ def test_the_page_is_fresh(part):
 def test_wrong_arguments_are_refused(arguments):
     result = subprocess.run([str(FOLDER / 'run.sh'), *arguments], capture_output=True, text=True, timeout=60)
     assert result.returncode == 2 and 'run.sh: expected' in result.stderr
+
+
+FAKE = """
+import argparse, json, pathlib, sys, time
+parser = argparse.ArgumentParser()
+for name in ('minutes', 'device', 'root', 'jobs', 'iterations', 'seeds'):
+    parser.add_argument('--' + name)
+args = parser.parse_args()
+folder = pathlib.Path(args.root, 'json', 'fake')
+folder.mkdir(parents=True, exist_ok=True)
+(folder / 'fake_seed0.json').write_text(json.dumps(vars(args)))
+(folder / 'images.json').write_text('{}')
+(pathlib.Path(args.root) / 'store').write_text('large')
+sys.exit(0)
+"""
+
+
+def test_what_experiments_have_done_comes_back(part, tmp_path, monkeypatch):
+    import tarfile
+
+    evidence = part('evidence')
+    (tmp_path / 'fake.py').write_text(FAKE)
+    monkeypatch.setattr(evidence, 'SCRIPTS', tmp_path)
+    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--scripts', 'fake.py:3'])
+    evidence.main()
+    line = figures_in(tmp_path / 'out')['evidence_fake.py']
+    assert line['value'] == 1 and line['status'] == 0
+    with tarfile.open(tmp_path / 'out/evidence.tar.gz') as archive:
+        names = archive.getnames()
+        told = json.load(archive.extractfile('evidence/json/fake/fake_seed0.json'))
+    assert told['device'] == 'cpu' and 0 < float(told['minutes']) < 5
+    assert not any('store' in name for name in names)
