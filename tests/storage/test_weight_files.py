@@ -24,6 +24,7 @@ from basicsr_ext.storage import unpickling
 from basicsr_ext.storage.weight_file import open_weight_file
 from basicsr_ext.storage.weights import fit_weights, load_weights, match_weights, read_weights
 
+ARRAYS = np.zeros(1).__reduce__()[0].__module__  # numpy._core.multiarray; before NumPy 2 numpy.core.multiarray
 FORMATS = pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 
 
@@ -175,7 +176,7 @@ def prefixed(prefix, tensors):
         (lambda t: {'params': t, 'args': argparse.Namespace(a=1), 'at': Path('x')},
          'passed over args (a argparse.Namespace), at (a pathlib.PosixPath)'),
         (lambda t: {**t, 'epoch': 3, 'scores': np.zeros(2)},
-         'passed over scores (a numpy._core.multiarray._reconstruct), epoch (int)'),
+         f'passed over scores (a {ARRAYS}._reconstruct), epoch (int)'),
     ],
     ids=range(18),
 )  # fmt: skip
@@ -211,7 +212,11 @@ def test_tensors_with_and_without_wrappers_are_not_mixed(tmp_path, tensors):
                                    torch.float8_e4m3fn, torch.complex64])  # fmt: skip
 def test_all_types_of_numbers(tmp_path, dtype, zipped):
     tensor = torch.arange(6).reshape(2, 3).to(dtype)
-    found = read_weights(save(tmp_path / 'x.pth', {'a': tensor, 'part': tensor[:, 1:], 'none': tensor[:0]}, zipped))
+    try:
+        path = save(tmp_path / 'x.pth', {'a': tensor, 'part': tensor[:, 1:], 'none': tensor[:0]}, zipped)
+    except KeyError:
+        pytest.skip(f'this version of torch saves no {dtype}')
+    found = read_weights(path)
     for key, expected in (('a', tensor), ('part', tensor[:, 1:]), ('none', tensor[:0])):
         assert found[key].dtype == dtype and found[key].shape == expected.shape
         assert torch.equal(found[key].to(torch.complex64), expected.to(torch.complex64))
