@@ -106,6 +106,32 @@ def test_trainings(world, tmp_path, name):
     }
 
 
+@pytest.mark.parametrize('data', ['RealSR', 'NTIRE2020'])
+@pytest.mark.parametrize('network', ['EDSR', 'ESRGAN'])
+def test_what_is_compared_with_trains_on_the_same_data(world, tmp_path, network, data):
+    """One iteration of small networks, and their test; without the perceptual loss, whose weights tests cannot fetch."""
+    name = f'{network}_{data}_x4'
+    ours = load_yaml(OPTIONS / f'train_CriaCL_{data}_x4.yml')
+    options = load_yaml(OPTIONS / f'train_{name}.yml')
+    assert options['datasets']['train']['sources'] == ours['datasets']['train']['sources']
+    assert options['datasets']['val'] == ours['datasets']['val'] and options['val'] == ours['val']
+    small = ['num_gpu=0', 'network_g:num_feat=4', 'network_g:num_block=1', 'logger:use_tb_logger=false']
+    few = ['train:total_iter=1', 'datasets:train:batch_size_per_gpu=2', 'datasets:train:num_worker_per_gpu=0']
+    few += ['datasets:train:gt_size=128', 'datasets:train:pin_memory=false', 'val:val_freq=1']
+    few += ['logger:save_checkpoint_freq=1']
+    if network == 'ESRGAN':
+        small.append('network_g:num_grow_ch=2')
+        few += ['network_d:num_feat=4', 'train:perceptual_opt=~']
+    (tmp_path / 'datasets').symlink_to(world / 'datasets')
+    train = ('train', '-opt', str(OPTIONS / f'train_{name}.yml'), '--force_yml', *small, *few)
+    assert forked(command, tmp_path, *train) == 0
+    small.remove('logger:use_tb_logger=false')
+    tested = load_yaml(OPTIONS / f'test_{name}.yml')
+    assert tested['val']['metrics'].pop('lpips')
+    (tmp_path / 'test.yml').write_text(yaml.safe_dump(tested))
+    assert forked(command, tmp_path, 'test', '-opt', str(tmp_path / 'test.yml'), '--force_yml', *small) == 0
+
+
 def test_every_row_of_the_tables_has_a_file():
     rows = {name.removesuffix('.yml').rpartition('_')[2] for name in TRAININGS if 'NTIRE' in name}
     assert rows == {'x4', 'plain', 'sum', 'align', 'unif', 'both', 'projector', 'anchor-adv', 'anchor-per'}

@@ -183,7 +183,7 @@ def test_every_training_has_a_test_or_is_named_in_one(path):
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_options_are_sound_but_for_files_that_are_not_here(tmp_path, path):
     is_train = path.stem.startswith('train_')
-    report = check_options(read_source(path), is_train=is_train, root=tmp_path, launcher=None)
+    report = check_options(read_source(path), is_train=is_train, root=tmp_path, launcher=None, thorough=True)
     # weights that tests do not fetch, extras, and published weights, which are named on the command line
     absent = re.compile('was asked for|needs the package|expected the weights to test')
     problems = [problem for problem in report.problems if problem.path not in report.paths]

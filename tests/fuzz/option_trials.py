@@ -117,6 +117,7 @@ def _rehearse(report: Any, is_train: bool) -> None:
     source = resolved(report, root)
     source.values['val'] = deepcopy(source.values.get('val'))
     session = Session(source, is_train=is_train, root=root)
+    session.lock = None  # it would make a file
     logging.disable(logging.CRITICAL)
     try:
         with installed(all_seams(session)), cuda_calls.ignored():

@@ -204,20 +204,6 @@ def test_metrics_run_on_the_middle_of_large_images(tmp_path, photos):
     assert float(re.search(r'psnr ([\d.]+)', text)[1]) > 25  # GT and LQ were cut at the same place
 
 
-def test_our_own_option_files_name_only_missing_data(root):
-    """In a folder without their data, the only problems of the option files of this repository are missing files."""
-    repository = Path(__file__).parents[2]
-    for file in sorted((repository / 'options').glob('*.yml')):
-        with pytest.raises(basicsr_ext.UserError) as caught:
-            check(file)
-        lines = str(caught.value).splitlines()[1:]
-        missing = re.compile(
-            r': expected (a folder of images or an LMDB|a file( of weights)?), found nothing at |Weights of .*: found none at '
-            r'|Download them elsewhere, and name the file in'
-        )
-        assert lines and all(missing.search(line) for line in lines), lines
-
-
 def test_help_names_the_command():
     environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
     result = subprocess.run(

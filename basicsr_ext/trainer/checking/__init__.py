@@ -98,6 +98,7 @@ def check_options(
     contents = {name: found for name, found in opened.items() if found is not None}
     impossible.check_devices(report, launcher)
     impossible.check_loaders(report)
+    impossible.check_stored_values(report)
     impossible.check_validation(report, datasets, metrics)
     check_saved_images(report, contents)
     check_shapes(report, networks, contents)

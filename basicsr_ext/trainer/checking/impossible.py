@@ -12,6 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.files import expand_home, follow_links
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.trainer.checking import structure
 from basicsr_ext.trainer.checking.contents import Contents
 from basicsr_ext.trainer.checking.metrics import compares
@@ -59,6 +60,20 @@ def check_loaders(report: Report) -> None:
         on_gpu = report.get('num_gpu') != 0 and phase_of(name) == 'train'
         if block.get('prefetch_mode') == 'cuda' and block.get('pin_memory') is not True and on_gpu:
             report.error((*path, 'pin_memory'), 'expected true, since prefetch_mode is cuda.')
+
+
+def check_stored_values(report: Report) -> None:
+    """Checks that a model that takes images in [0, 1] gets them; ours turn stored integers into such on the device."""
+    model = look_up(MODEL_REGISTRY, str(report.get('model_type')))
+    if not isinstance(model, type) or issubclass(model, TrainingModel):
+        return
+    for name, block in structure.datasets(report).items():
+        if block.get('output') == 'uint8':
+            note = report.warn if origin(model) == 'other' else report.error
+            note(
+                ('datasets', name, 'output'),
+                f'expected float32, since {model.__name__} takes images in [0, 1], found uint8. TrainingModel takes both.',
+            )
 
 
 def check_validation(report: Report, datasets: Mapping[str, type], metrics: Mapping[str, Any]) -> None:

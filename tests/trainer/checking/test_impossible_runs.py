@@ -470,6 +470,19 @@ def test_models_check_options_together(images):
     assert len(found) == 1 and found[0].startswith('train.accumulate: 3 does not divide')
 
 
+def test_a_stock_model_takes_no_stored_integers(images):
+    """It would train on images in [0, 255], or fail in the first iteration."""
+    options = sr_options(images)
+    data = options['datasets']['train']
+    data.update(type='PairedStoreDataset', output='uint8')
+    data.pop('io_backend')
+    assert problems(options, images) == [
+        'datasets.train.output: expected float32, since SRModel takes images in [0, 1], found uint8. TrainingModel takes both.'
+    ]
+    assert problems(changed(options, 'datasets.train.output', 'float32'), images) == []
+    assert problems(changed({**options, 'model_type': 'TrainingModel'}, 'datasets.train.output', 'uint8'), images) == []
+
+
 def test_metrics_are_tried_on_an_image_before_a_run(images, tmp_path, capsys, monkeypatch):
     from basicsr.utils.registry import METRIC_REGISTRY
 
