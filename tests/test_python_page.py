@@ -26,14 +26,18 @@ def test_every_block_runs(tmp_path, monkeypatch, photos, capsys):
     names: dict = {'__name__': 'page'}
     for block in blocks:
         exec(compile(block, str(PAGE), 'exec'), names)
-    out = capsys.readouterr().out
-    assert len(blocks) == 7 and '(_)' not in out and 'Conv2d' not in out  # quiet: neither banner nor layers
+    log = capsys.readouterr().err
+    assert len(blocks) == 7 and 'Network: EDSR' in log and '(_)' not in log and 'Conv2d' not in log  # quiet
     result = names['result']
     assert result.folder == tmp_path / 'experiments/small' and result.iteration == 20
     assert result.weights == {'net_g': result.folder / 'models/net_g_latest.pth'} and result.weights['net_g'].is_file()
     assert result.last.keys() == result.best.keys() == {'DIV2K_valid'}
     assert result.last['DIV2K_valid'].keys() == result.best['DIV2K_valid'].keys() == {'psnr', 'ssim'}
     assert sorted(path.stem for path in names['done'].files) == sorted(crops)
+    again = basicsr_ext.train(names['options'], auto_resume=True)  # nothing is left to train
+    assert again[:-1] == result[:-1]
+    log = capsys.readouterr().err
+    assert '(_)' in log and 'Conv2d' in log  # the banner, and the layers
 
 
 def test_names_are_imported_when_they_are_asked_for():
