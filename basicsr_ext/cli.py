@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from basicsr_ext import __version__
 from basicsr_ext.errors import RankLost, Stopped, UserError
 from basicsr_ext.evaluation.evaluate_arguments import add_evaluate_arguments
+from basicsr_ext.evaluation.export_arguments import add_export_arguments
 from basicsr_ext.evaluation.upscale_arguments import add_upscale_arguments
 from basicsr_ext.prepare.arguments import add_arguments as add_prepare_arguments
 from basicsr_ext.shipped_arguments import add_options_arguments, add_recipe_arguments
@@ -98,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_option_arguments(check)
     check.set_defaults(run=_check)
 
+    add_export_arguments(
+        commands.add_parser('export', help='write a trained network as ONNX, or its weights as safetensors')
+    )
     add_upscale_arguments(commands.add_parser('upscale', help='enlarge images by a trained network'))
     add_evaluate_arguments(commands.add_parser('evaluate', help='score images that anything may have made'))
     add_prepare_arguments(commands.add_parser('prepare', help='make datasets: LR images, stores, centroids'))

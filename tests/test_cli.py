@@ -14,7 +14,7 @@ from run_helpers import write_images
 
 from basicsr_ext.cli import main
 
-COMMANDS = ('train', 'test', 'check', 'upscale', 'evaluate', 'options', 'recipe')
+COMMANDS = ('train', 'test', 'check', 'upscale', 'export', 'evaluate', 'options', 'recipe')
 
 
 def help_of(command: str, capsys) -> str:

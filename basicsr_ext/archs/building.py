@@ -44,7 +44,8 @@ def enlarge(image: Tensor, upscale: int) -> Tensor:
     """
     if upscale == 1:
         return image
-    if torch.compiler.is_compiling():  # the matrices are made by numpy, and kept between calls
+    exporting = getattr(torch.compiler, 'is_exporting', bool)()  # then they are constants, of a call before
+    if torch.compiler.is_compiling() and not exporting:  # the matrices are made by numpy, and kept between calls
         return torch.compiler.disable(upsample)(image, upscale)
     return upsample(image, upscale)
 

@@ -23,7 +23,7 @@ from basicsr_ext.storage.weights import check_kinds, read_weights
 
 # Architectures that cannot be trained here, and why.
 NOT_TRAINED = {
-    'AuraSR': 'it is a generator of a diffusion-like GAN for images of one size, and draws noise itself',
+    'AuraSR': 'it is the generator of a GAN, and draws noise for each image',
     'GFPGAN': 'it restores faces of 512x512 pixels around a fixed generator of faces',
     'LaMa': 'it takes a mask beside the image',
     'RestoreFormer': 'it restores faces by a fixed dictionary, which a pixel loss does not train',

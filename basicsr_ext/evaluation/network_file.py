@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,11 +22,13 @@ class TrainedNetwork(NamedTuple):
         network: On its device, in evaluation mode.
         scale: Factor by which it enlarges.
         needs: What its input must be like.
+        option: Network option that builds it; ``None`` where there is none.
     """
 
     network: nn.Module
     scale: int
     needs: Needs
+    option: dict[str, Any] | None = None
 
 
 def open_network(
@@ -55,7 +57,7 @@ def open_network(
         network, scale = dict(record['network']), record['scale']
     else:
         return _recognised(weights, device, param_key)
-    return TrainedNetwork(build_teacher(network, weights, param_key, device), scale, needs_of(network))
+    return TrainedNetwork(build_teacher(network, weights, param_key, device), scale, needs_of(network), network)
 
 
 def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str | None) -> TrainedNetwork:
@@ -75,5 +77,5 @@ def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str
     except UserError as error:
         reason = str(error).partition(' Give it (')[0]
         raise UserError(f'{reason} This file holds weights only. {way_out}.') from None
-    luminance = found.network.channels == 1
-    return TrainedNetwork(found.network.to(device), found.scale, Needs(found.network.size_multiple, luminance))
+    needs = Needs(found.network.size_multiple, found.network.channels == 1)
+    return TrainedNetwork(found.network.to(device), found.scale, needs, found.network.own_option)

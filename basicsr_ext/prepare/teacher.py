@@ -13,8 +13,7 @@ import torch
 
 import basicsr_ext
 from basicsr_ext.errors import UserError, brief
-from basicsr_ext.storage.weight_file import describe, is_tensor, open_weight_file
-from basicsr_ext.storage.weights import NETWORK_KEY
+from basicsr_ext.storage.weight_file import NETWORK_KEY, describe, is_tensor, open_weight_file
 from basicsr_ext.trainer.checking.problems import found
 
 _LARGEST_SCALE = 64

@@ -19,6 +19,7 @@ In both, a storage is a stretch of bytes of the file.
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import stat
@@ -37,6 +38,9 @@ from torch import Tensor
 
 from basicsr_ext.errors import UserError, brief
 from basicsr_ext.storage.unpickling import Described, Named, Refused, Unpickler
+
+# In our network files, besides the weights: label, option and scale of the network.
+NETWORK_KEY = 'basicsr_ext'
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -212,10 +216,22 @@ def _open(path: Path, file: IO[bytes], head: bytes, size: int) -> WeightFile:
         return _open_pickles(path, file)
     if 2 <= int.from_bytes(head[:8], 'little') <= size - 8 and head[8:9] == b'{':
         try:
-            return WeightFile(path, safetensors.torch.load_file(path), {})
+            return WeightFile(path, _safetensors_content(path), {})
         except safetensors.SafetensorError as error:
             raise UserError(f'Weights {path}: the file of safetensors is damaged ({brief(error)}).') from None
     raise _another_kind(path, _kind_of(head, path))
+
+
+def _safetensors_content(path: Path) -> dict[str, Any]:
+    """Tensors by name; beside them, where ``basicsr export`` has written the file, what it says of its network."""
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, 'pt') as file:
+        described = (file.metadata() or {}).get(NETWORK_KEY)
+    try:
+        record = None if described is None else json.loads(described)
+    except (ValueError, RecursionError):
+        record = None
+    return tensors if not isinstance(record, dict) else {'params': tensors, NETWORK_KEY: record}
 
 
 # ---- archives -----------------------------------------------------------------------------------------------------------

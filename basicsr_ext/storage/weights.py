@@ -26,8 +26,6 @@ from basicsr_ext.storage.weight_file import (
     tensors_of_module,
 )
 
-# In our network files, besides the weights: label, option and scale of the network.
-NETWORK_KEY = 'basicsr_ext'
 # Entries under which people keep weights; of several the first one is taken. BasicSR's, then those of other projects.
 _ENTRIES = (
     'params_ema', 'params', 'params-ema', 'state_dict_ema', 'ema', 'state_dict', 'model_state_dict', 'model', 'net',
