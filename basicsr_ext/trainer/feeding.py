@@ -14,7 +14,7 @@ from tqdm import tqdm
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.device import is_for_device
 
-BATCH_LIMIT = 30 * 60  # seconds that a batch of workers may take
+BATCH_LIMIT = 30 * 60  # seconds that a batch may take
 
 
 class Feeder:
@@ -88,10 +88,7 @@ class Feeder:
         except RuntimeError as error:
             if 'DataLoader timed out' not in str(error):
                 raise
-            raise UserError(
-                f'datasets.train: expected a batch within {BATCH_LIMIT // 60} minutes, found none: a worker hangs or is slow '
-                'beyond use. Look at the disk that the images lie on; or train with num_worker_per_gpu: 0.'
-            ) from error
+            raise _no_batch() from error
 
     def close(self) -> None:
         """Ends the thread that reads ahead, or the loader's workers, if there are any, and waits for them."""
@@ -99,6 +96,13 @@ class Feeder:
         if self._reading is not None:
             self._reading.close()
             self._reading = None
+
+
+def _no_batch() -> UserError:
+    return UserError(
+        f'datasets.train: expected a batch within {BATCH_LIMIT // 60} minutes, found none: what reads the images hangs, or is '
+        'slow beyond use. Look at the disk that they lie on; or change num_worker_per_gpu, 0 for no processes.'
+    )
 
 
 def read_ahead(batches: Iterator[Any], number: int) -> Generator[Any, None, None]:
@@ -132,10 +136,10 @@ def read_ahead(batches: Iterator[Any], number: int) -> Generator[Any, None, None
         return False
 
     def next_read() -> tuple[Any, BaseException | None]:
-        while reader.is_alive():
+        for _ in range(BATCH_LIMIT):
             with suppress(Empty):
                 return read.get(timeout=1)
-        return read.get(timeout=1)  # what it left when it ended
+        raise _no_batch()
 
     reader = Thread(target=read_wanted, name='read_ahead')
     reader.start()
@@ -153,7 +157,7 @@ def read_ahead(batches: Iterator[Any], number: int) -> Generator[Any, None, None
     finally:
         closed.set()
         wanted.put(False)
-        reader.join()
+        reader.join(BATCH_LIMIT)
 
 
 def _copied_ahead(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from basicsr_ext.trainer.workers import end_with_parent
 
 # Ranks wait for one another on the CPU where one may be validating or saving.
 _PATIENCE = timedelta(days=1)
+_MEETING = timedelta(minutes=30)
 _GRACE = 30  # seconds that a rank has to save when torchrun is gone; torchrun itself gives as many
 _LAUNCH = 'torchrun --nproc_per_node {} -m basicsr_ext train -opt FILE --launcher pytorch'
 
@@ -60,7 +61,7 @@ def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
         port: Of the first rank, for SLURM; default ``MASTER_PORT`` or 29500.
 
     Raises:
-        UserError: The environment lacks what the launcher should have set.
+        UserError: The environment lacks what the launcher should have set, or a rank has not come.
     """
     if launcher == 'slurm':
         _read_slurm(port)
@@ -77,10 +78,30 @@ def start_ranks(launcher: str, num_gpu: int, port: int | None = None) -> None:
         if local_rank >= gpus:
             raise UserError(f'Rank {local_rank} of this machine has no GPU: {gpus} are there. Start {gpus} ranks.')
         torch.cuda.set_device(local_rank)
-    if num_gpu > 0:
-        distributed.init_process_group(backend='nccl')
-    else:
-        distributed.init_process_group(backend='gloo', timeout=_PATIENCE)
+    store, rank, world_size = _meet()
+    limit = {} if num_gpu > 0 else {'timeout': _PATIENCE}
+    backend = 'nccl' if num_gpu > 0 else 'gloo'
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, **limit)
+
+
+def _meet() -> tuple[distributed.Store, int, int]:
+    """Waits until all ranks are there; returns what they exchange addresses through, this rank and how many there are.
+
+    Raises:
+        UserError: One has not come in time.
+    """
+    try:
+        store, rank, world_size = next(distributed.rendezvous('env://', timeout=_MEETING))
+        store.set(f'basicsr_ext/here/{rank}', '')
+        store.wait([f'basicsr_ext/here/{other}' for other in range(world_size)], _MEETING)
+    except distributed.DistError as error:
+        minutes = _MEETING.total_seconds() / 60
+        raise UserError(
+            f'expected {os.environ["WORLD_SIZE"]} ranks to meet at {os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]} '
+            f'within {minutes:g} minutes, and one did not come (here: {str(error).splitlines()[0]}). See to it that all of '
+            'them are started, with the same address and port, and that none has ended with an error of its own.'
+        ) from error
+    return store, rank, world_size
 
 
 def is_lost_rank(error: BaseException) -> bool:

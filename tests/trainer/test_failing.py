@@ -9,6 +9,7 @@ basicsr_ext.register()
 import json
 import os
 import signal
+from datetime import timedelta
 
 import pytest
 import torch
@@ -58,6 +59,21 @@ def test_a_rank_that_lost_one_that_was_killed_says_so_in_a_line(root, monkeypatc
         on_ranks(2, _rank, str(write_options(root / 'o.yml', sr_options(root))), 1, True)
     *_, error = capfd.readouterr().err.splitlines()
     assert error.startswith('basicsr train: error: another rank has ended, and its output says why (here: [')
+
+
+def test_a_rank_that_does_not_come_is_told(root, monkeypatch, capfd):
+    """As on a machine where the command was not started."""
+    monkeypatch.setattr('basicsr_ext.trainer.ranks._MEETING', timedelta(seconds=2))
+    path = write_options(root / 'o.yml', sr_options(root))
+    on_ranks(2, _comes_or_not, str(path))
+    error = capfd.readouterr().err
+    assert 'basicsr train: error: expected 2 ranks to meet at 127.0.0.1:' in error and 'one did not come' in error
+    assert 'Traceback' not in error
+
+
+def _comes_or_not(path: str) -> None:
+    if os.environ['RANK'] == '0':
+        _refused(path)
 
 
 def test_wrong_options_are_told_by_one_rank(root, capfd):

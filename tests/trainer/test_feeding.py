@@ -73,6 +73,17 @@ def test_a_thread_that_cannot_begin_says_why(monkeypatch):
     assert not threads()
 
 
+def test_a_thread_that_hangs_is_an_error(monkeypatch):
+    monkeypatch.setattr('basicsr_ext.trainer.feeding.BATCH_LIMIT', 1)
+    go_on = threading.Event()
+    with pytest.raises(UserError, match=r'^datasets\.train: expected a batch within .* found none'):
+        next(read_ahead((go_on.wait(60) for _ in range(2)), 1))
+    go_on.set()
+    for thread in threads():
+        thread.join(60)
+    assert not threads()
+
+
 @pytest.mark.parametrize('ending', ['', 'raise SystemExit(3)'])
 def test_a_program_may_end_without_closing_the_generator(ending):
     program = (
