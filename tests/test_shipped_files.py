@@ -64,8 +64,8 @@ def test_a_copy_replaces_no_file_and_nothing_is_copied_by_halves(tmp_path, monke
     assert main(['options', 'copy', 'train_CriaCL_NTIRE2020_x4_sum', NAME]) == 2
     assert 'options/train_CriaCL_NTIRE2020_x4_sum.yml is there already, and differs' in capsys.readouterr().err
     assert os.listdir('options') == [mine.name] and mine.read_text() == 'name: mine\n'
-    assert main(['options', 'copy', NAME, 'train_vanilla_EDSR_x3', '-o', 'other']) == 2
-    assert 'called "train_vanilla_EDSR_x3"; did you mean "train_vanilla_EDSR_x2"?' in capsys.readouterr().err
+    assert main(['options', 'copy', NAME, 'train_vanilla_EDSR_X2', '-o', 'other']) == 2
+    assert 'called "train_vanilla_EDSR_X2"; did you mean "train_vanilla_EDSR_x2"?' in capsys.readouterr().err
     assert not Path('other').exists()
     assert main(['options', 'copy', NAME, '-o', str(mine)]) == 2
     assert 'writing failed' in capsys.readouterr().err
