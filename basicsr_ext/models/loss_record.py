@@ -10,34 +10,48 @@ from torch import distributed
 from basicsr_ext.errors import diverged
 
 _NEVER = 2.0**53  # an iteration that no run reaches
+_STEPS = 100  # that are looked at together
 
 
 class LossRecord:
     """Since when a loss is not finite, and which ones were 0 all the time since the last printed line."""
 
     def __init__(self) -> None:
-        # Names of losses that are noted together -> (2, number of losses), float64 on the device: the first iteration in which
-        # a loss was not finite although the step was taken, and minus its largest magnitude since the last line.
+        # Names of losses that are noted together -> what is not looked at yet: iteration (or _NEVER) and values of each step.
+        self._pending: dict[tuple[str, ...], list[tuple[float, list[torch.Tensor]]]] = {}
+        # The same names -> (2, number of losses), float64 on the device: the first iteration in which a loss was not finite
+        # although the step was taken, and minus its largest magnitude since the last line.
         self._records: dict[tuple[str, ...], torch.Tensor] = {}
 
     def note(self, losses: Mapping[str, torch.Tensor], iteration: int, taken: bool) -> None:
-        """Notes the losses of a step.
+        """Notes the losses of a step; computes something only every hundred steps.
 
         Args:
-            losses: Scalars by name.
+            losses: Scalars by name, without graphs.
             iteration: Counted from 1.
             taken: Whether the step was taken; losses of one that was skipped may be anything.
         """
-        names = tuple(losses)
-        values = torch.stack([value.double() for value in losses.values()])
-        record = self._records.get(names)
-        if record is None:
-            record = torch.zeros(2, len(names), dtype=torch.float64, device=values.device)
-            record[0] = _NEVER
-        first, largest = record
-        if taken:
-            first = torch.where(values.isfinite(), first, first.clamp(max=iteration))
-        self._records[names] = torch.stack([first, torch.minimum(largest, -values.abs())])
+        pending = self._pending.setdefault(tuple(losses), [])
+        pending.append((float(iteration) if taken else _NEVER, list(losses.values())))
+        if len(pending) == _STEPS:
+            self._look()
+
+    def _look(self) -> None:
+        """Looks at what is pending."""
+        for names, pending in self._pending.items():
+            if not pending:
+                continue
+            values = [value for _, of_step in pending for value in of_step]
+            if len({value.dtype for value in values}) > 1:
+                values = [value.double() for value in values]
+            table = torch.stack(values).double().view(len(pending), len(names))
+            iterations = torch.tensor(
+                [[iteration] for iteration, _ in pending], dtype=torch.float64, device=table.device
+            )
+            first = torch.where(table.isfinite(), _NEVER, iterations).amin(0)
+            record = torch.stack([first, -table.abs().amax(0)])
+            self._records[names] = torch.minimum(record, self._records[names]) if names in self._records else record
+            pending.clear()
 
     def check(self) -> list[str]:
         """Ends a run that diverged; all ranks must call it.
@@ -48,6 +62,7 @@ class LossRecord:
         Raises:
             UserError: A step was taken with a loss that is not finite; names loss and iteration.
         """
+        self._look()
         if not self._records:
             return []
         record = torch.cat(list(self._records.values()), 1)
@@ -62,8 +77,9 @@ class LossRecord:
 
     def begin_interval(self) -> None:
         """Begins the interval up to the next line."""
+        self._look()
         for record in self._records.values():
-            record[1] = 0.0
+            record[1] = 1.0  # above what any loss gives: those of another phase are not noted at all
 
 
 def zero_losses(names: list[str], iteration: int) -> str:
