@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from basicsr_ext.archs.building import check_at_least
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 from basicsr_ext.functional.precision import without_autocast
-from basicsr_ext.storage.tensor_names import rename_keys
+from basicsr_ext.storage.tensor_names import rename_keys, without_mean_shift
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -123,8 +123,7 @@ class HAN(nn.Module):
         fused = self.conv_fusion(torch.cat([self.channel_spatial_attention(features), layers], 1))
         return self.conv_last(self.upsample(fused + first)) / self.img_range + self.mean
 
-    @staticmethod
-    def published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def published_keys(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Gives the published weights this class's names; their mean shifts are constants here, and left out."""
         blocks = [int(key.split('.')[3]) for key in state if key.startswith('body.0.body.')]
         rules = {
@@ -141,5 +140,4 @@ class HAN(nn.Module):
             r'tail\.0\.': 'upsample.',
             r'tail\.1\.': 'conv_last.',
         }
-        kept = {key: tensor for key, tensor in state.items() if not key.startswith(('sub_mean.', 'add_mean.'))}
-        return rename_keys(kept, rules)
+        return rename_keys(without_mean_shift(self, state), rules)

@@ -163,7 +163,8 @@ def build_teacher(
 
 def print_remarks(weights: str | os.PathLike, remarks: Sequence[str]) -> None:
     """Says on standard error, on the first rank, what was done to read a file of weights, where there is no log yet."""
-    if remarks and os.environ.get('RANK', '0') == '0':
+    rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+    if remarks and rank == '0':
         print(f'Weights {weights}: {"; ".join(remarks)}.', file=sys.stderr, flush=True)
 
 

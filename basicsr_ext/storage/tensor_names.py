@@ -131,7 +131,7 @@ def _edsr(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         r'tail\.0\.': 'upsample.',
         r'tail\.1\.': 'conv_last.',
     }
-    return rename_keys(_without_mean_shift(network, state), rules)
+    return rename_keys(without_mean_shift(network, state), rules)
 
 
 def _rcan(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -146,10 +146,10 @@ def _rcan(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         r'tail\.0\.': 'upsample.',
         r'tail\.1\.': 'conv_last.',
     }
-    return rename_keys(_without_mean_shift(network, state), rules)
+    return rename_keys(without_mean_shift(network, state), rules)
 
 
-def _without_mean_shift(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_mean_shift(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leaves out the layers that shift the mean, which is an option here; it must be the same one.
 
     Raises:

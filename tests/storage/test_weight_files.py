@@ -587,6 +587,18 @@ def test_another_mean_is_refused(tmp_path):
         load_weights(network, save(tmp_path / 'x.pth', published))
 
 
+def test_another_mean_is_refused_in_han(tmp_path):
+    from basicsr_ext.archs.han_arch import HAN
+
+    network = HAN(num_feat=4, num_group=1, num_block=1, squeeze_factor=2, img_range=1.0)
+    published = {
+        'head.0.weight': network.conv_first.weight,
+        'sub_mean.bias': -255 * torch.tensor([0.4488, 0.4371, 0.4040]),
+    }
+    with pytest.raises(UserError, match=r'Published weights of HAN: they subtract the mean \(114.4'):
+        load_weights(network, save(tmp_path / 'x.pth', published))
+
+
 def test_unknown_names_are_not_guessed_by_shapes():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3))
     state = {f'layer{key}': value for key, value in network.state_dict().items()}
