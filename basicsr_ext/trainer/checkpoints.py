@@ -13,6 +13,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from basicsr_ext.trainer.randomness import generator_states, restore_generator_s
 from basicsr_ext.trainer.stock_losses import load_loss_states, loss_states
 
 FORMAT = 1
-_REMOVED = '.removed'  # ends the name of a state whose checkpoint is being removed
+_INCOMPLETE = '.incomplete'  # beside the states: of this iteration there is no checkpoint, only files to remove
 
 
 def write_atomically(content: Any, path: Path) -> None:
@@ -223,8 +224,28 @@ def remove_partial_files(experiment: Path) -> None:
     for folder in ('models', 'training_states'):
         for path in (experiment / folder).glob('*.partial'):
             path.unlink()
-    for path in (experiment / 'training_states').glob(f'*{_REMOVED}'):
-        _remove_checkpoint(experiment, int(path.name.removesuffix(_REMOVED)))
+    for path in (experiment / 'training_states').glob(f'*{_INCOMPLETE}'):
+        if path.with_suffix('.state').exists():
+            path.unlink()
+        elif path.stem.isdecimal():
+            _remove_checkpoint(experiment, int(path.stem))
+
+
+@contextmanager
+def incomplete(experiment: Path, iteration: int) -> Iterator[None]:
+    """Says of a checkpoint that is written meanwhile that it is none yet: a kill or a full disk leaves nothing for good."""
+    note = experiment / 'training_states' / f'{iteration}{_INCOMPLETE}'
+    if note.with_suffix('.state').exists():  # written anew; by its hashes a part of it is known as damaged
+        yield
+        return
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.touch()
+    try:
+        yield
+    except BaseException:  # such as a full disk
+        _remove_checkpoint(experiment, iteration)
+        raise
+    note.unlink()
 
 
 def prune(experiment: Path, keep_last: int, keep: set[int], newest: int) -> None:
@@ -241,15 +262,15 @@ def prune(experiment: Path, keep_last: int, keep: set[int], newest: int) -> None
     states = {iteration: path for iteration, path in states.items() if iteration <= newest}
     for iteration in sorted(states)[:-keep_last]:
         if iteration not in keep:
-            states[iteration].rename(states[iteration].with_name(f'{iteration}{_REMOVED}'))
+            states[iteration].rename(states[iteration].with_suffix(_INCOMPLETE))
             _remove_checkpoint(experiment, iteration)
 
 
 def _remove_checkpoint(experiment: Path, iteration: int) -> None:
-    """Removes the network files of a checkpoint whose state has the name of removed ones, then that."""
+    """Removes the network files of an incomplete checkpoint, then what says that it is."""
     for file in (experiment / 'models').glob(f'*_{iteration}.pth'):
         file.unlink()
-    (experiment / 'training_states' / f'{iteration}{_REMOVED}').unlink()
+    (experiment / 'training_states' / f'{iteration}{_INCOMPLETE}').unlink()
 
 
 def name_also(file: Path, other: Path) -> None:

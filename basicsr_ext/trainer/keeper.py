@@ -259,13 +259,14 @@ class Keeper:
         if not self.is_first_rank:
             return
         digests = {}
-        for name, content in self._networks.items():
-            path = Path(self.opt['path']['models'], name)
-            checkpoints.write_atomically(content, path)
-            digests[name] = checkpoints.sha256(path)
-        if self._state is not None:
-            path = Path(self.opt['path']['training_states'], f'{self.iteration}.state')
-            checkpoints.write_atomically(checkpoints.plain({**self._state, 'networks': digests}), path)
+        with checkpoints.incomplete(self.experiment, self.iteration):
+            for name, content in self._networks.items():
+                path = Path(self.opt['path']['models'], name)
+                checkpoints.write_atomically(content, path)
+                digests[name] = checkpoints.sha256(path)
+            if self._state is not None:
+                path = Path(self.opt['path']['training_states'], f'{self.iteration}.state')
+                checkpoints.write_atomically(checkpoints.plain({**self._state, 'networks': digests}), path)
         self._networks, self._state = {}, None
 
     def _save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = 'params') -> None:

@@ -301,7 +301,7 @@ def test_keep_last_and_keep_best(images, tmp_path, monkeypatch, falling_scores):
     assert {p.name for p in Path('experiments/run/models').iterdir()} == {f'net_g_{i}.pth' for i in (*kept, 'latest')}
 
 
-@pytest.mark.parametrize(('hook', 'call'), [('rename', 2), *(('unlink', call) for call in (4, 5, 6))])
+@pytest.mark.parametrize(('hook', 'call'), [('rename', 2), *(('unlink', call) for call in (7, 8, 9))])
 def test_a_kill_while_the_last_old_checkpoint_is_removed_leaves_nothing_for_good(images, tmp_path, hook, call):
     """Two networks; nothing is left to train afterwards."""
     options = make_options(images, 'ESRGANModel')
@@ -312,10 +312,23 @@ def test_a_kill_while_the_last_old_checkpoint_is_removed_leaves_nothing_for_good
     path = write_options(tmp_path / 'o.yml', options)
     assert forked(run_until_killed, tmp_path, path, f'pathlib.Path.{hook}', call) == -signal.SIGKILL
     models = tmp_path / 'experiments/run/models'
-    assert (models / 'net_g_2.pth').exists() == ((hook, call) != ('unlink', 6))
+    assert (models / 'net_g_2.pth').exists() == ((hook, call) != ('unlink', 9))
     assert forked(run, tmp_path, path, '--auto_resume') == 0
     assert [file.name for file in (tmp_path / 'experiments/run/training_states').iterdir()] == ['3.state']
     assert {file.name for file in models.iterdir()} == {f'net_{n}_{i}.pth' for n in 'gd' for i in (3, 'latest')}
+
+
+@pytest.mark.parametrize('call', [3, 4])
+def test_a_kill_while_a_checkpoint_is_written_leaves_nothing_for_good(images, tmp_path, call):
+    """Where the run that goes on writes none at this iteration."""
+    path = write_options(tmp_path / 'o.yml', make_options(images, 'SRModel'))
+    assert forked(run_until_killed, tmp_path, path, 'os.replace', call) == -signal.SIGKILL
+    models = tmp_path / 'experiments/run/models'
+    assert (models / 'net_g_4.pth').exists() == (call == 4)
+    rarely = ('--force_yml', 'logger:save_checkpoint_freq=100')
+    assert forked(run, tmp_path, path, '--auto_resume', *rarely) == 0
+    assert {file.name for file in (tmp_path / 'experiments/run/training_states').iterdir()} == {'2.state', '7.state'}
+    assert {file.name for file in models.iterdir()} == {f'net_g_{i}.pth' for i in (2, 7, 'latest')}
 
 
 def test_networks_that_a_user_kept_without_their_states_stay(images, tmp_path, monkeypatch):
