@@ -87,6 +87,7 @@ def check_network_file(path: str | os.PathLike, described: bool = True) -> Mappi
         return None
     if described:
         _check_record(record, path)
+        _check_size(record['network'], path)
     label, network = str(record.get('label')), record.get('network')
     if label.startswith('net_d'):
         kind = network.get('type') if isinstance(network, dict) else None
@@ -113,6 +114,30 @@ def _check_record(record: Mapping[str, Any], path: Path) -> None:
         f'Weights {path}: what the file says of its network ("{NETWORK_KEY}") is wrong: expected {expected}, found {shown}. '
         'Give the option file of its network (-opt), with network_g and scale.'
     )
+
+
+def _check_size(network: Mapping[str, Any], path: Path) -> None:
+    """Refuses a description of a network that is far larger than its file, before it is built and fills the memory."""
+    basicsr_ext.register()
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    from basicsr_ext.trainer.checking.networks import build_without_memory
+    from basicsr_ext.trainer.checking.registries import look_up, origin
+
+    kind = look_up(ARCH_REGISTRY, network['type'])
+    if kind is None or origin(kind) == 'other':
+        return
+    try:
+        built = build_without_memory(kind, {key: value for key, value in network.items() if key != 'type'})
+    except Exception:  # whatever the constructor makes of wrong arguments is told where the network is built
+        return
+    numbers, size = sum(parameter.numel() for parameter in built.parameters()), path.stat().st_size
+    if numbers > size:
+        raise UserError(
+            f'Weights {path}: what the file says of its network ("{NETWORK_KEY}") is wrong: {brief(network["type"])} with '
+            f'these options has {numbers:,} weights, more than the file of {size:,} bytes can hold. Give the option file of '
+            'its network (-opt), with network_g and scale.'
+        )
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:

@@ -410,9 +410,10 @@ def test_bad_weights(root, capsys):
         ({'network': {**TINY_EDSR, 'num_feat': torch.ones(2)}}, 'expected plain values'),
         ({'network': {**TINY_EDSR, 'num_feat': np.float64(3)}}, 'expected plain values'),
         ({'network': {**TINY_EDSR, 'num_feat': 'x' * 5000}}, 'EDSR cannot be built with'),
+        ({'network': {**TINY_EDSR, 'num_feat': 30_000}}, 'more than the file of'),
         ({'network': {'type': '\x1b[2J' + 'x' * 5000}}, 'unknown network "\\x1b[2Jxxx'),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_wrong_descriptions_in_network_files(root, capsys, change, message):
     network = save(root / 'a.pth', TINY_EDSR)
