@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from basicsr_ext.errors import UserError, writing_failed
 from basicsr_ext.files import read_file
-from basicsr_ext.prepare.whole_files import write_whole
 from basicsr_ext.storage.alpha import has_alpha
 from basicsr_ext.storage.base import ImageSpec
 from basicsr_ext.storage.decoding import DecodingError, decode_window
@@ -110,29 +110,49 @@ def write_picture(file: Path, picture: Picture) -> None:
     if pixels.dtype == np.uint16 and not form.deep:
         pixels, alpha = (None if plane is None else _in_8_bits(plane) for plane in (pixels, alpha))
     if alpha is not None:
-        pixels = np.dstack([np.broadcast_to(pixels, (*alpha.shape, 3))[..., ::-1], alpha])
+        pixels = _with_alpha(pixels, alpha)
     elif pixels.shape[2] == 3:
         pixels = pixels[..., ::-1]
-    encoded = _encode(file, np.ascontiguousarray(pixels), form)
+    # Nothing is copied here where a picture's colours lie in this order in the memory, as those of enlarged ones do.
+    pixels = np.ascontiguousarray(pixels)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, encoded)
+        _write(file, pixels, form)
     except OSError as error:
         raise writing_failed(file, error) from None
 
 
-def _encode(file: Path, pixels: np.ndarray, form: Format) -> bytes:
+def _with_alpha(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    whole = alpha.base
+    if whole is not None and whole is pixels.base and whole.shape == (*alpha.shape, 4):  # one array already
+        return whole
+    return np.dstack([np.broadcast_to(pixels, (*alpha.shape, 3))[..., ::-1], alpha])
+
+
+def _write(file: Path, pixels: np.ndarray, form: Format) -> None:
+    """Lets OpenCV write straight into a file: encoded in the memory, the image would take up as much again, and twice."""
+    temporary = file.with_name(f'.{os.getpid()}{file.suffix}')
     try:
-        done, encoded = cv2.imencode(file.suffix, pixels, form.parameters)
-    except cv2.error:
-        done = False
-    if not done:
-        raise BadImage(
-            f'{file}: an image of {pixels.shape[0]}x{pixels.shape[1]} pixels cannot be written in this format. Choose '
-            'another (--ext).'
-        )
-    return encoded.tobytes()
+        try:
+            done = cv2.imwrite(os.fspath(temporary), pixels, form.parameters)
+        except cv2.error:
+            done = False
+        with temporary.open('ab') as stream:  # OpenCV does not tell that a disk is full: one more byte does
+            size = stream.tell()
+            stream.write(b'\0')
+            stream.truncate(size)
+        if not done:
+            raise BadImage(
+                f'{file}: an image of {pixels.shape[0]}x{pixels.shape[1]} pixels cannot be written in this format. Choose '
+                'another (--ext).'
+            )
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _in_8_bits(plane: np.ndarray) -> np.ndarray:
-    return ((plane.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    result = np.empty(plane.shape, np.uint8)
+    for row, values in zip(result, plane, strict=True):  # not at once: four times the memory
+        row[...] = (values.astype(np.uint32) + 128) // 257
+    return result

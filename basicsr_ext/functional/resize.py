@@ -23,6 +23,7 @@ Blocks = tuple[tuple[int, int, Tensor], ...]
 
 KERNEL_WIDTH = 4
 OUTPUTS_PER_BLOCK = 32  # enough rows for BLAS to be efficient, few enough for a block to be mostly band
+BYTES_AT_ONCE = 1 << 25  # of planes and of what they become, before an array is resized in bands
 COMPUTE_DTYPES = {
     'uint8': 'float64',
     'uint16': 'float64',
@@ -33,7 +34,7 @@ COMPUTE_DTYPES = {
 }
 
 
-def imresize(image: Image, scale: float | Fraction, *, antialiasing: bool = True) -> Image:
+def imresize(image: Image, scale: float | Fraction, *, antialiasing: bool = True, double: bool = False) -> Image:
     """Resizes as MATLAB's ``imresize(image, scale, 'bicubic')``, differentiably for floating-point tensors.
 
     Integer images are rounded to their type between the two passes, as MATLAB does to ``uint8`` and ``uint16``: this
@@ -48,9 +49,11 @@ def imresize(image: Image, scale: float | Fraction, *, antialiasing: bool = True
         scale: Output size over input size, positive. Each side has ceil(size * scale) pixels in the output; rounding
             errors of a float that stands for a ratio, such as 1 / 3, add no pixel.
         antialiasing: Widens the kernel when shrinking, which is MATLAB's default.
+        double: Maps an array's integers to float64 on [0, 1] first, as MATLAB's ``im2double`` does: nothing is rounded.
 
     Returns:
-        The resized image, of the input's kind, type and device.
+        The resized image, of the input's kind, type and device; with ``double`` float64. An array takes little more memory
+        than its own and the result's.
 
     Raises:
         TypeError: The image is neither array nor tensor, or of another data type; the scale is not a number.
@@ -71,18 +74,16 @@ def imresize(image: Image, scale: float | Fraction, *, antialiasing: bool = True
     if isinstance(image, Tensor):
         planes = image.to(getattr(torch, COMPUTE_DTYPES[dtype])).contiguous()
         return _resize_planes(planes, scale, antialiasing, dtype).to(image.dtype)
-    channels_first = np.moveaxis(image, -1, 0) if image.ndim == 3 else image
-    planes = torch.from_numpy(np.array(channels_first, COMPUTE_DTYPES[dtype], order='C'))
-    resized = _resize_planes(planes, scale, antialiasing, dtype).numpy().astype(image.dtype)
-    return np.ascontiguousarray(np.moveaxis(resized, 0, -1)) if image.ndim == 3 else resized
+    return _resize_array(image, scale, antialiasing, double)
 
 
-def downsample(image: Image, factor: int) -> Image:
+def downsample(image: Image, factor: int, *, double: bool = False) -> Image:
     """Shrinks an image by an integer factor with MATLAB's antialiased bicubic kernel; see :func:`imresize`.
 
     Args:
         image: As for :func:`imresize`; height and width are multiples of the factor.
         factor: Input size over output size, at least 1.
+        double: As for :func:`imresize`.
 
     Raises:
         ValueError: Height or width is not a multiple of the factor, or the factor is not a positive integer.
@@ -93,7 +94,7 @@ def downsample(image: Image, factor: int) -> Image:
         raise ValueError(
             f'image: expected height and width to be multiples of {factor}, found {height}x{width}; crop with mod_crop.'
         )
-    return imresize(image, Fraction(1, int(factor)))
+    return imresize(image, Fraction(1, int(factor)), double=double)
 
 
 def upsample(image: Image, factor: int) -> Image:
@@ -129,16 +130,50 @@ def mod_crop(image: Image, factor: int) -> Image:
     return image[..., :height, :width] if isinstance(image, Tensor) else image[:height, :width]
 
 
+def _resize_array(image: np.ndarray, scale: float, antialiasing: bool, double: bool) -> np.ndarray:
+    """Resizes an array in bands of rows: whole planes in float64 would take eight times the memory of 8 bits or more."""
+    peak = np.iinfo(image.dtype).max if double and image.dtype.kind == 'u' else None
+    compute = np.dtype(np.float64 if double else COMPUTE_DTYPES[image.dtype.name])
+    result_dtype = compute if double else image.dtype
+    dtype = result_dtype.name
+    torch_dtype, device = getattr(torch, compute.name), torch.device('cpu')
+    rows = _blocks(image.shape[0], scale, antialiasing, torch_dtype, device)
+    columns = _blocks(image.shape[1], scale, antialiasing, torch_dtype, device)
+    size = sum(len(weights) for *_, weights in rows), sum(len(weights) for *_, weights in columns)
+    result = np.empty((*size, *image.shape[2:]), result_dtype)
+    rows_of_block = max(end - first for first, end, _ in rows) + OUTPUTS_PER_BLOCK
+    bytes_of_row = max(image.shape[1], size[1]) * math.prod(image.shape[2:]) * compute.itemsize
+    blocks_at_once = max(1, BYTES_AT_ONCE // (rows_of_block * bytes_of_row))
+    start = 0
+    for number in range(0, len(rows), blocks_at_once):
+        blocks = rows[number : number + blocks_at_once]
+        first, end = min(block[0] for block in blocks), max(block[1] for block in blocks)
+        part = np.moveaxis(image[first:end], -1, 0) if image.ndim == 3 else image[first:end]
+        planes = np.array(part, compute, order='C')
+        if peak is not None:
+            planes /= peak
+        shifted = tuple((top - first, bottom - first, weights) for top, bottom, weights in blocks)
+        with torch.autocast('cpu', enabled=False):
+            band = _apply_blocks(torch.from_numpy(planes), shifted, columns, dtype).numpy()
+        result[start : start + band.shape[-2]] = np.moveaxis(band, 0, -1) if image.ndim == 3 else band
+        start += band.shape[-2]
+    return result
+
+
 def _resize_planes(planes: Tensor, scale: float, antialiasing: bool, dtype: str) -> Tensor:
     """Resizes contiguous planes (..., height, width), rounding after each pass if ``dtype`` names an integer type."""
     height, width = planes.shape[-2:]
     with without_autocast(planes.device):
-        blocks = _blocks(height, scale, antialiasing, planes.dtype, planes.device)
-        planes = torch.cat([weights @ planes[..., first:end, :] for first, end, weights in blocks], dim=-2)
-        planes = _to_integers(planes, dtype)
-        blocks = _blocks(width, scale, antialiasing, planes.dtype, planes.device)
-        planes = torch.cat([planes[..., first:end] @ weights.mT for first, end, weights in blocks], dim=-1)
-        return _to_integers(planes, dtype)
+        rows = _blocks(height, scale, antialiasing, planes.dtype, planes.device)
+        columns = _blocks(width, scale, antialiasing, planes.dtype, planes.device)
+        return _apply_blocks(planes, rows, columns, dtype)
+
+
+def _apply_blocks(planes: Tensor, rows: Blocks, columns: Blocks, dtype: str) -> Tensor:
+    planes = torch.cat([weights @ planes[..., first:end, :] for first, end, weights in rows], dim=-2)
+    planes = _to_integers(planes, dtype)
+    planes = torch.cat([planes[..., first:end] @ weights.mT for first, end, weights in columns], dim=-1)
+    return _to_integers(planes, dtype)
 
 
 def _to_integers(values: Tensor, dtype: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -167,41 +167,90 @@ def tiled_forward(
 def pad_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:
     """Mirrors an image (..., height, width) at its last row and column, as often as it takes to fill whole windows."""
     for axis in (-2, -1):
-        length = image.shape[axis]
-        if length % multiple:
-            period = max(2 * (length - 1), 1)
-            places = torch.arange(length + -length % multiple, device=image.device) % period
-            image = image.index_select(axis, torch.where(places < length, places, period - places))
+        if image.shape[axis] % multiple:
+            image = image.index_select(axis, mirrored_places(image.shape[axis], multiple).to(image.device))
     return image
+
+
+def mirrored_places(length: int, multiple: int) -> torch.Tensor:
+    """Places of an axis, and those that its mirror image repeats to fill whole windows."""
+    period = max(2 * (length - 1), 1)
+    places = torch.arange(length + -length % multiple) % period
+    return torch.where(places < length, places, period - places)
 
 
 def _blended_forward(
     network: Network, image: torch.Tensor, scale: int | None, tile: int, overlap: int, batch_size: int, window: int
 ) -> torch.Tensor:
-    rows, columns = (lay_tiles(length, tile, overlap, window) for length in image.shape[-2:])
-    places = itertools.product(range(len(image)), range(len(rows.starts)), range(len(columns.starts)))
+    def crop(number: int, top: int, left: int, rows: int, columns: int) -> torch.Tensor:
+        return image[number, :, top : top + rows, left : left + columns]
+
     result: torch.Tensor | None = None
-    for group in _groups(list(places), batch_size):
-        tiles = torch.stack([_tile_of(image[n], rows, row, columns, column) for n, row, column in group])
-        outputs = _checked_forward(network, tiles, scale)
+    bands = blended_bands(network, crop, len(image), image.shape[-2:], scale, tile, overlap, batch_size, window)
+    for number, first, band in bands:
         if result is None:
+            height = image.shape[-2] * (band.shape[-1] // image.shape[-1])
+            result = torch.empty((len(image), len(band), height, band.shape[-1]), dtype=band.dtype, device=band.device)
+        result[number, :, first : first + band.shape[-2]] = band
+    assert result is not None
+    return result
+
+
+def blended_bands(
+    network: Network,
+    crop: Callable[[int, int, int, int, int], torch.Tensor],
+    count: int,
+    size: Sequence[int],
+    scale: int | None,
+    tile: int,
+    overlap: int,
+    batch_size: int = 1,
+    window: int = 1,
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Runs a network over images tile by tile, and gives the result in bands of rows, from the top, as they are done.
+
+    The memory that it takes is that of a row of tiles.
+
+    Args:
+        network: As for :func:`tiled_forward`.
+        crop: Gives (channels, rows, columns) of an image: of its number, first row and column, rows and columns.
+        count: Number of images.
+        size: Their height and width, multiples of ``window``.
+        scale: As for :func:`tiled_forward`.
+        tile: As there.
+        overlap: As there.
+        batch_size: As there.
+        window: As there.
+
+    Yields:
+        Number of the image, first row of the result, and rows (any, rows, width * scale), valid until the next ones.
+    """
+    rows, columns = (lay_tiles(length, tile, overlap, window) for length in size)
+    places = itertools.product(range(count), range(len(rows.starts)), range(len(columns.starts)))
+    strip: torch.Tensor | None = None  # what the tiles of a row, and of those above it, have added up to so far
+    at = (0, 0)
+    for group in _groups(list(places), batch_size):
+        tiles = torch.stack([crop(n, rows.starts[r], columns.starts[c], rows.size, columns.size) for n, r, c in group])
+        outputs = _checked_forward(network, tiles, scale)
+        if strip is None:
             scale = outputs.shape[-1] // tiles.shape[-1]
             dtype = torch.promote_types(outputs.dtype, torch.float32)  # half precision would round at every fade
-            size = (image.shape[-2] * scale, image.shape[-1] * scale)
-            result = torch.zeros((len(image), outputs.shape[1], *size), dtype=dtype, device=outputs.device)
-            weights = [tile_weights(axis, scale).to(result) for axis in (rows, columns)]
+            shape = (outputs.shape[1], rows.size * scale, size[1] * scale)
+            strip = torch.zeros(shape, dtype=dtype, device=outputs.device)
+            weights = [tile_weights(axis, scale).to(strip) for axis in (rows, columns)]
         assert scale is not None
         for (n, row, column), output in zip(group, outputs, strict=True):
+            if (n, row) != at:  # no tile to come reaches above its own first row
+                done = (rows.starts[row] - rows.starts[at[1]] if n == at[0] else rows.size) * scale
+                yield at[0], rows.starts[at[1]] * scale, strip[:, :done].to(outputs.dtype)
+                left = strip[:, done:].clone()
+                strip.zero_()[:, : left.shape[1]] = left
+                at = (n, row)
             weighted = output * weights[0][row][:, None] * weights[1][column]
-            _tile_of(result[n], rows, row, columns, column, scale).add_(weighted)
-    assert result is not None
-    return result.to(outputs.dtype)
-
-
-def _tile_of(image: torch.Tensor, rows: Tiles, row: int, columns: Tiles, column: int, scale: int = 1) -> torch.Tensor:
-    """Returns a view of one tile of an image (channels, height, width) that is ``scale`` times as large."""
-    top, left = rows.starts[row] * scale, columns.starts[column] * scale
-    return image[:, top : top + rows.size * scale, left : left + columns.size * scale]
+            first = columns.starts[column] * scale
+            strip[..., first : first + columns.size * scale].add_(weighted)
+    assert strip is not None and scale is not None
+    yield at[0], rows.starts[at[1]] * scale, strip.to(outputs.dtype)
 
 
 def _checked_forward(network: Network, image: torch.Tensor, scale: int | None) -> torch.Tensor:

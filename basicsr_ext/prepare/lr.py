@@ -185,7 +185,7 @@ def lr_image(image: np.ndarray, scale: int, *, double: bool = False) -> np.ndarr
     """
     image = mod_crop(image, scale)
     floating = double or image.dtype.kind == 'f'
-    return downsample(to_unit(image) if floating else image, scale)
+    return downsample(image, scale, double=True) if floating else downsample(image, scale)
 
 
 def pillow_pair(image: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:

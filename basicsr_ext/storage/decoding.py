@@ -42,10 +42,10 @@ def decode_window(encoded: np.ndarray, spec: ImageSpec, top: int, left: int, hei
             f'expected {spec.height}x{spec.width} pixels of {spec.dtype}, found {image.shape[0]}x{image.shape[1]} of '
             f'{image.dtype}.'
         )
+    if (height, width) == image.shape[:2]:  # in place: a copy would take as much memory again
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image) if spec.channels == 3 else image[..., np.newaxis]
     window = image[top : top + height, left : left + width]
-    if spec.channels == 3:
-        return cv2.cvtColor(window, cv2.COLOR_BGR2RGB)
-    return window[..., np.newaxis].copy()
+    return cv2.cvtColor(window, cv2.COLOR_BGR2RGB) if spec.channels == 3 else window[..., np.newaxis].copy()
 
 
 def _lacks_its_end(encoded: np.ndarray) -> bool:

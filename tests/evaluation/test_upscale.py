@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from run_helpers import TINY_EDSR, sr_options, write_images, write_options, write_pairs
+from waiting import LIMIT
 
 import basicsr_ext
 from basicsr_ext.cli import main
@@ -515,7 +518,7 @@ def test_a_place_that_cannot_be_written(root, capsys, monkeypatch):
     def full(file, *content):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('basicsr_ext.evaluation.pictures.write_whole', full)
+    monkeypatch.setattr('basicsr_ext.evaluation.pictures._write', full)
     assert 'writing failed (No space left on device)' in fails(capsys, '-i', 'in', '--weights', 'a.pth')
 
 
@@ -551,6 +554,74 @@ def test_small_tiles_take_less_overlap_by_default(root, capsys, monkeypatch):
     run('-i', 'in/coffee.png', '--weights', 'a.pth', '--tile', '17', '--overlap', '14', '--overwrite')
     assert 'Warning: --overlap: tiles of 17 pixels that share 14 go on by 3 or fewer' in capsys.readouterr().err
     assert close(read('out/coffee.png'), forward(network, read('in/coffee.png')))
+
+
+MEMORY = """
+import resource, sys
+from basicsr_ext.cli import main
+for name in sys.argv[1:]:
+    arguments = ['-i', f'{name}.png', '-o', 'out', '--weights', 'a.pth', '--tile', '64', '--device', 'cpu']
+    assert main(['upscale', *arguments]) == 0
+    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_the_memory_of_tiles_is_that_of_the_result(root):
+    """In noise, whose file is as large as the image: 10 bytes an output pixel, and what decoding takes."""
+    save(root / 'a.pth', TINY_EDSR)
+    side, scale, cases = 800, 2, [(np.uint8, 3), (np.uint16, 4)]  # ascending
+    for name, (dtype, channels), size in [('first', cases[0], 130), *((str(n), c, side) for n, c in enumerate(cases))]:
+        image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (size, size, channels), dtype, endpoint=True)
+        cv2.imwrite(f'{name}.png', image)
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [sys.executable, '-c', MEMORY, 'first', *map(str, range(len(cases)))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    before, *peaks = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith('peak')]
+    for (dtype, channels), peak in zip(cases, peaks, strict=True):
+        decoding = 2.5 * side**2 * channels * np.dtype(dtype).itemsize
+        assert peak - before <= 10 * (scale * side) ** 2 + decoding, (dtype, channels)
+
+
+def test_an_image_that_memory_does_not_suffice_for_is_refused_before_the_first_tile(root, capsys, monkeypatch):
+    network = save(root / 'a.pth', TINY_EDSR)
+    sizes = []
+    monkeypatch.setattr(type(network), 'forward', counted(type(network).forward, sizes))
+    monkeypatch.setattr(enlarging, 'available_memory', lambda: 40_000)
+    for arguments, advice in ((['--tile', '16'], 'Cut the image into parts'), ([], 'Run it in tiles (--tile 256)')):
+        message = fails(capsys, '-i', 'in/coffee.png', '--weights', 'a.pth', *arguments)
+        assert (
+            'coffee.png: the enlarged image of 30x25 pixels takes at least 0.1 MB of memory, and 0.0 MB are' in message
+        )
+        assert advice in message
+    assert not sizes
+
+
+@pytest.mark.parametrize('case', ['before', 'windows', 'luminance', 'grey', 'ensemble'])
+def test_tiles_of_all_kinds_equal_the_whole(root, photos, case):
+    """Whatever is done to an image before and after the network is done tile by tile."""
+    network = {'before': {**LUMINANCE, 'in_channels': 3, 'upscale': 1}, 'windows': SWINIR, 'luminance': LUMINANCE}.get(
+        case, TINY_EDSR
+    )
+    save(root / 'a.pth', network, scale=1 if case == 'before' else 2)
+    image = photos['coffee'][100:163, 120:191]
+    cv2.imwrite('x.png', image if case != 'grey' else image[..., 0])
+    arguments = ['-i', 'x.png', '--weights', 'a.pth', *(['-s', '3'] if case == 'before' else [])]
+    arguments += ['--self_ensemble'] if case == 'ensemble' else []
+    run(*arguments)
+    whole = read('out/x.png')
+    run(*arguments, '--tile', '40', '--overlap', '24', '--overwrite')
+    tiled = read('out/x.png')
+    assert tiled.shape == whole.shape == ((189, 213) if case == 'before' else (126, 142)) + whole.shape[2:]
+    if case == 'windows':  # attention sees no farther than its windows, whose places are the same
+        assert np.abs(tiled.astype(int) - whole).mean() < 1
+    else:
+        assert close(tiled, whole)
 
 
 def counted(function, sizes: list):

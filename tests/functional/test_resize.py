@@ -305,3 +305,30 @@ def test_other_shapes_and_kinds_are_refused():
         imresize(torch.zeros(3, 0, 4), 0.5)
     with pytest.raises(TypeError, match='expected a numpy array or a torch tensor, found list'):
         imresize([[1.0]], 0.5)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32', 'float64'])
+@pytest.mark.parametrize('scale', [2, 1 / 3, 0.37])
+def test_bands_of_rows_make_what_the_whole_makes(monkeypatch, dtype, scale):
+    random = np.random.default_rng(0)
+    image = (random.random((333, 201, 3)) * {'uint8': 255, 'uint16': 65535}.get(dtype, 1)).astype(dtype)
+    whole, original, bands = imresize(image, scale), resize._apply_blocks, []
+
+    def noting(planes, *arguments):
+        bands.append(planes.numel() * planes.element_size())
+        return original(planes, *arguments)
+
+    monkeypatch.setattr(resize, 'BYTES_AT_ONCE', 1)
+    monkeypatch.setattr(resize, '_apply_blocks', noting)
+    found = imresize(image, scale)
+    assert len(bands) > 3 and max(bands) < image.size * 8 / 2  # of one block of output rows each
+    np.testing.assert_allclose(found, whole, rtol=0, atol=0 if dtype.startswith('u') else 1e-6)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16'])
+def test_double_is_im2double(dtype):
+    peak = np.iinfo(dtype).max
+    image = np.random.default_rng(0).integers(0, peak, (60, 44, 3), dtype, endpoint=True)
+    found = downsample(image, 2, double=True)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, downsample(image / peak, 2), rtol=0, atol=1e-14)
