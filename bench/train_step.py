@@ -39,13 +39,15 @@ NETWORKS = {
     },
 }  # fmt: skip
 
+DATASETS = ('PairedStoreDataset', 'PairedCentroidDataset')
+
 
 def options(network: str, **train) -> dict:
     """Options of a model, as BasicSR completes them."""
     return {
         'model_type': 'SRModel', 'num_gpu': int(CUDA), 'dist': False, 'is_train': True, 'rank': 0, 'world_size': 1,
         'manual_seed': 0, 'scale': 4 if network.endswith('x4') else 2, 'network_g': NETWORKS[network], 'path': {},
-        'datasets': {'train': {'batch_size_per_gpu': 16}},
+        'datasets': {'train': {'type': DATASETS['eco' in train], 'batch_size_per_gpu': 16}},
         'train': {
             'optim_g': {'type': 'Adam', 'lr': 1e-4}, 'scheduler': {'type': 'MultiStepLR', 'milestones': [10**9]},
             'pixel_opt': {'type': 'L1Loss'}, 'total_iter': 10**9, 'ema_decay': 0.999, **train,

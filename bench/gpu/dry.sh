@@ -27,6 +27,7 @@ if unshare -rn ip link set lo up 2>/dev/null; then
 else
     echo 'dry.sh: no network namespace can be made here: the run could reach the network' >&2
 fi
+rm -rf "$root/gpu_out/dry"
 cd "$copy"
 env -u BASICSR_EXT_BENCH_DIR -u BASICSR_EXT_GOLDEN_DIR -u PYTHONPATH PYTHON="$venv/bin/python" \
     ${alone[@]+"${alone[@]}"} bench/gpu/run.sh --minutes 20 --only tests,step,feeding,centroids,evidence "$@" --out "$root/gpu_out/dry"

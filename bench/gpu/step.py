@@ -79,6 +79,7 @@ SMALL = {
     'SwinIR-light_x2': {'depths': [1], 'num_heads': [2], 'embed_dim': 8, 'img_size': 16},
     'RCAN_x4': {'num_feat': 8, 'num_group': 1, 'num_block': 2, 'squeeze_factor': 4},
 }
+DATASETS = ('PairedStoreDataset', 'PairedCentroidDataset')
 
 
 def network_of(name: str, small: bool) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def options(name: str, small: bool, **train: Any) -> dict[str, Any]:
     return {
         'model_type': 'SRModel', 'num_gpu': int(CUDA), 'dist': False, 'is_train': True, 'rank': 0, 'world_size': 1,
         'manual_seed': 0, 'scale': int(name[-1]), 'network_g': network_of(name, small), 'path': {},
-        'datasets': {'train': {'batch_size_per_gpu': 16}},
+        'datasets': {'train': {'type': DATASETS['eco' in train], 'batch_size_per_gpu': 16}},
         'train': {
             'optim_g': {'type': 'Adam', 'lr': 1e-4}, 'scheduler': {'type': 'MultiStepLR', 'milestones': [10**9]},
             'pixel_opt': {'type': 'L1Loss'}, 'total_iter': 10**9, 'ema_decay': 0.999, **train,

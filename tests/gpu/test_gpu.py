@@ -157,6 +157,7 @@ def test_precisions(method, precision, images, tmp_path):
         assert weights and all(v.dtype == torch.float32 and v.isfinite().all() for v in weights)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize('method', ['eco', pytest.param('lfcsr', marks=only_on_gpu)])
 def test_compiled(method, images, tmp_path):
     compiled = trained(tmp_path / 'compiled', options_of(method, images, compile=True))
