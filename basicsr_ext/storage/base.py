@@ -13,6 +13,8 @@ import numpy as np
 from basicsr_ext.errors import UserError
 
 _DRIVE = re.compile('[A-Za-z]:')
+# Most keys: parts of letters, digits and dashes, in which dots are not the first.
+_PLAIN = re.compile(r'[\w-][\w.-]*(?:/[\w-][\w.-]*)*', re.ASCII)
 
 
 def unfit_key(key: str) -> str:
@@ -21,6 +23,8 @@ def unfit_key(key: str) -> str:
     Keys become paths below a folder, and values in UTF-8: one that leads out of the folder, or that some system reads as
     another path, is refused wherever it comes from.
     """
+    if _PLAIN.fullmatch(key):
+        return ''
     try:
         key.encode()
     except UnicodeEncodeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from basicsr_ext.storage.headers import HeaderError, ImageHeader, common_format,
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 # Reading headers waits for the disk, above all on network file systems.
 _SCANNING_THREADS = 8
+_FILES_AT_ONCE = 64  # of a thread: to hand one over takes as long as to read a header
 
 
 class FolderStore(IndexedStore):
@@ -40,9 +42,11 @@ class FolderStore(IndexedStore):
     def __init__(self, path: str | Path, channels: int | None = None) -> None:
         folder = Path(path)
         self._files = find_images(folder)
+        files = list(self._files.values())
+        parts = [files[first : first + _FILES_AT_ONCE] for first in range(0, len(files), _FILES_AT_ONCE)]
         with ThreadPoolExecutor(_SCANNING_THREADS) as pool:
-            scanned = pool.map(_file_header, (folder / file for file in self._files.values()))
-            headers = dict(zip(self._files, scanned, strict=True))
+            scanned = pool.map(lambda part: [_file_header(os.path.join(folder, file)) for file in part], parts)
+            headers = dict(zip(self._files, chain.from_iterable(scanned), strict=True))
         sizes = {key: (header.height, header.width) for key, header in headers.items()}
         super().__init__(folder, sizes, *common_format(headers, channels, folder))
 
@@ -52,7 +56,7 @@ class FolderStore(IndexedStore):
 
     def marks(self, keys: Sequence[str]) -> list[str]:
         try:
-            return [f'bytes {self.file(key).stat().st_size}' for key in keys]
+            return [f'bytes {os.stat(os.path.join(self.path, self._files[key])).st_size}' for key in keys]
         except OSError as error:
             raise UserError(f'{error.filename}: cannot be read: {error.strerror}.') from error
 
@@ -115,7 +119,7 @@ def _walk(folder: str | Path, prefix: str = '', above: frozenset[str] = frozense
                 yield prefix + entry.name
 
 
-def _file_header(file: Path) -> ImageHeader:
+def _file_header(file: str) -> ImageHeader:
     try:
         with open_file(file) as stream:
             return read_header(stream)

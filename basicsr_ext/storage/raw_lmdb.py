@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.files import read_file
+from basicsr_ext.files import open_file, read_file
 from basicsr_ext.storage.base import IndexedStore
 from basicsr_ext.storage.environment import shared_reader
 
@@ -37,6 +37,7 @@ FORMAT = 'basicsr_ext raw images'
 VERSION = 2
 INDEX_FILE = 'meta.json'
 DTYPES = ('uint8', 'uint16', 'float32')
+_HEAD = f'{{"format": "{FORMAT}",'.encode()  # how the index begins, as the writer writes it
 
 
 class RawLmdbStore(IndexedStore):
@@ -145,6 +146,9 @@ class RawLmdbStore(IndexedStore):
 def is_raw_lmdb(folder: Path) -> bool:
     """Whether the index beside data.mdb says that this is a raw LMDB, of whatever version."""
     try:
+        with open_file(folder / INDEX_FILE) as file:
+            if file.read(len(_HEAD)) == _HEAD:
+                return True  # as it is written; the rest is megabytes, and read when the store is opened
         index = json.loads(read_file(folder / INDEX_FILE))
     except (OSError, ValueError):
         return False
@@ -191,7 +195,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 def _wrong_entry(index: dict[str, Any]) -> str | None:
     def is_size(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+        if not isinstance(value, list) or len(value) != 2:
+            return False
+        height, width = value
+        return type(height) is int and type(width) is int and height > 0 and width > 0
 
     def is_table(value: Any, fits: Callable[[Any], bool]) -> bool:
         return isinstance(value, dict) and all(map(fits, value.values()))

@@ -60,7 +60,8 @@ def _name(image: Any) -> str:
         image = [image[key] for key in sorted(image)]
     if isinstance(image, (list, tuple)):
         return '\t'.join(_name(part) for part in image)
-    return _EXTENSION.sub('', os.path.basename(str(image)))
+    name = os.path.basename(str(image))
+    return _EXTENSION.sub('', name) if '.' in name else name
 
 
 def _digest(names: Iterable[str]) -> str:

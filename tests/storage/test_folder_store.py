@@ -268,3 +268,17 @@ def test_tiff_with_alpha_is_refused(tmp_path):
     Image.fromarray(random_image((6, 9, 4)), 'RGBA').save(tmp_path / 'a.tiff')
     with pytest.raises(UserError, match='TIFF image with alpha'):
         FolderStore(tmp_path)
+
+
+def test_headers_are_read_in_parts(tmp_path, monkeypatch):
+    """Of several threads, a few files at a time: sizes stay with their images, and the first bad file is named."""
+    from basicsr_ext.storage import folder
+
+    monkeypatch.setattr(folder, '_FILES_AT_ONCE', 3)
+    for number in range(10):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), np.zeros((4 + number, 5, 3), np.uint8))
+    store = FolderStore(tmp_path)
+    assert [store.spec(key)[:2] for key in store.keys()] == [(4 + number, 5) for number in range(10)]
+    (tmp_path / '7.png').write_bytes(b'nothing')
+    with pytest.raises(UserError, match=r'7\.png: not an image'):
+        FolderStore(tmp_path)

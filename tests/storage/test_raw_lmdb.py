@@ -378,3 +378,17 @@ def test_a_list_of_checksums_that_lacks_one(path):
 def test_marks_are_checksums(path):
     crc = zlib.crc32(IMAGE.tobytes())
     assert RawLmdbStore(path).marks(['image', 'small'])[0] == f'crc32 {crc}'
+
+
+def test_the_kind_of_a_store_is_known_by_the_head_of_its_index(path, monkeypatch):
+    """The index of a large set has megabytes; written in another order, it is read whole."""
+    from basicsr_ext.storage import raw_lmdb
+
+    index = json.loads((path / 'meta.json').read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(raw_lmdb, 'read_file', lambda file: pytest.fail('the whole index was read'))
+        assert raw_lmdb.is_raw_lmdb(path)
+    (path / 'meta.json').write_text(json.dumps(dict(sorted(index.items())), indent=1))
+    assert raw_lmdb.is_raw_lmdb(path)
+    edit_index(path, format='another')
+    assert not raw_lmdb.is_raw_lmdb(path)
