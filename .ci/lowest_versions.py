@@ -15,15 +15,16 @@ from pathlib import Path
 from pip._vendor.packaging.requirements import Requirement
 from pip._vendor.packaging.version import Version
 
-NAMED = ('metrics', 'teachers', 'test')  # the groups that tests need
-
 
 def main(arguments: list[str]) -> None:
     """Prints a line for each package."""
     pyproject = tomllib.loads((Path(__file__).parents[1] / 'pyproject.toml').read_text(encoding='utf-8'))
     project = pyproject['project']
-    texts = [*pyproject['build-system']['requires'], *project['dependencies']]
-    texts += [text for name in NAMED for text in project['optional-dependencies'][name]]
+    texts = [*pyproject['build-system']['requires'], *project['dependencies'], f'{project["name"]}[test]']
+    for text in texts:
+        requirement = Requirement(text)
+        if requirement.name == project['name']:  # groups of this package, in which there may be others
+            texts += [text for group in sorted(requirement.extras) for text in project['optional-dependencies'][group]]
     given = {Requirement(text).name.lower(): text for text in arguments}
     for requirement in map(Requirement, texts):
         if requirement.name != project['name'] and (requirement.marker is None or requirement.marker.evaluate()):

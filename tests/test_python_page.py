@@ -68,7 +68,7 @@ def test_every_registered_class_and_metric_is_public():
     kinds = {'ARCH': archs, 'DATASET': data, 'LOSS': losses, 'METRIC': metrics, 'MODEL': models}
     for kind, package in kinds.items():
         ours = {
-            name
+            made.__name__
             for name, made in getattr(registry, f'{kind}_REGISTRY')
             if made.__module__.startswith('basicsr_ext.') and not name.startswith('basicsr_ext')
         }

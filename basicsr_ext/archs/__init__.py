@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = export(
         'han_arch': ('HAN',),
         'lapsrn_arch': ('LapSRN',),
         'lfcsr_arch': ('LFCSR',),
+        'spandrel_arch': ('SpandrelNetwork',),
         'srcnn_arch': ('SRCNN',),
         'srgan_discriminator_arch': ('SRGANDiscriminator',),
         'vdsr_arch': ('VDSR',),
