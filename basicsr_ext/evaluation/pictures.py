@@ -65,8 +65,8 @@ def read_picture(file: Path) -> Picture:
         BadImage: The file cannot be read, is damaged, or of a kind that is not supported.
     """
     try:
-        encoded = np.frombuffer(read_file(file), np.uint8)
-        stream = io.BytesIO(encoded.tobytes())
+        content = read_file(file)
+        encoded, stream = np.frombuffer(content, np.uint8), io.BytesIO(content)  # which copies nothing
         header = read_header(stream)
         spec = ImageSpec(
             header.height, header.width, header.channels, np.dtype(np.uint16 if header.bits == 16 else np.uint8)

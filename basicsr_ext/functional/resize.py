@@ -23,7 +23,7 @@ Blocks = tuple[tuple[int, int, Tensor], ...]
 
 KERNEL_WIDTH = 4
 OUTPUTS_PER_BLOCK = 32  # enough rows for BLAS to be efficient, few enough for a block to be mostly band
-BYTES_AT_ONCE = 1 << 25  # of planes and of what they become, before an array is resized in bands
+BYTES_AT_ONCE = 1 << 22  # that resizing an array takes besides the array and the result, unless it is very wide
 COMPUTE_DTYPES = {
     'uint8': 'float64',
     'uint16': 'float64',
@@ -141,7 +141,8 @@ def _resize_array(image: np.ndarray, scale: float, antialiasing: bool, double: b
     columns = _blocks(image.shape[1], scale, antialiasing, torch_dtype, device)
     size = sum(len(weights) for *_, weights in rows), sum(len(weights) for *_, weights in columns)
     result = np.empty((*size, *image.shape[2:]), result_dtype)
-    rows_of_block = max(end - first for first, end, _ in rows) + OUTPUTS_PER_BLOCK
+    # What a block reads, what becomes of it, and what rounding that takes.
+    rows_of_block = max(end - first for first, end, _ in rows) + 4 * OUTPUTS_PER_BLOCK
     bytes_of_row = max(image.shape[1], size[1]) * math.prod(image.shape[2:]) * compute.itemsize
     blocks_at_once = max(1, BYTES_AT_ONCE // (rows_of_block * bytes_of_row))
     start = 0
