@@ -51,7 +51,10 @@ def diverged(what: str) -> UserError:
 
 def brief(text: Any, length: int = 80) -> str:
     """Cuts what a message quotes to a readable length, on one line."""
-    line = str(text)
+    try:
+        line = str(text)
+    except ValueError:  # of an integer with thousands of digits
+        line = f'a long {type(text).__name__}'
     line = line if line.isprintable() else repr(line)[1:-1]
     return line if len(line) <= length else f'{line[: length - 3]}...'
 

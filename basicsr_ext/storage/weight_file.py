@@ -61,6 +61,13 @@ _STORAGES = {
     'ComplexFloatStorage': torch.complex64,
     'UntypedStorage': torch.uint8,
 }
+# What tensors may be of: numbers that torch turns into others. What packs several into a byte, or is quantized, it may not
+# even print.
+_NUMBERS = {
+    *_STORAGES.values(),
+    *(torch.uint16, torch.uint32, torch.uint64, torch.complex32),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
+}
 _OTHER_TENSORS = {  # what makes tensors that are no plain arrays of numbers
     'torch._utils._rebuild_sparse_tensor': 'a sparse tensor',
     'torch._utils._rebuild_sparse_csr_tensor': 'a sparse tensor',
@@ -262,6 +269,8 @@ def _open_archive(path: Path, file: IO[bytes], size: int) -> WeightFile:
                 if name.startswith(f'{folder}data/')
             }
             content = _unpickler().load(io.BytesIO(archive.read(pickles[0])))
+    except RuntimeError as error:  # of an entry that is encrypted, or needs what zipfile does not know
+        raise _another_kind(path, f'a zip archive that torch does not write ({brief(error)}): unpack it') from None
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         reason = brief(error) or type(error).__name__
         raise UserError(
@@ -362,6 +371,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dty
         not isinstance(storage, _Storage)
         or not len(shape) == len(stride) <= _MOST_DIMENSIONS
         or not all(isinstance(number, int) and 0 <= number < _LARGEST for number in (offset, *shape, *stride))
+        or math.prod(side or 1 for side in shape) >= _LARGEST  # torch computes that of empty tensors, too
     ):
         raise ValueError('a tensor is not described as torch does')
     dtype = dtype or storage.dtype
@@ -389,6 +399,8 @@ def _tensor_v3(
     more: Any = None,
 ) -> Any:
     known = vars(torch).get(dtype.name) if isinstance(dtype, Named) and dtype.module == 'torch' else None
+    if isinstance(known, torch.dtype) and known not in _NUMBERS:
+        return Described(Named('torch._utils', '_rebuild_qtensor'))
     if more or not isinstance(known, torch.dtype):
         return Described(Named('torch._utils', '_rebuild_wrapper_subclass'))
     return _tensor(storage, offset, shape, stride, known)
@@ -405,6 +417,8 @@ def is_tensor(value: Any) -> bool:
 
 def other_tensor(value: Any) -> str | None:
     """Says what a value is that is a tensor of another kind: sparse, quantized, without numbers."""
+    if is_tensor(value) and value.dtype not in _NUMBERS:
+        return _OTHER_TENSORS['torch._utils._rebuild_qtensor']
     return _OTHER_TENSORS.get(str(value.kind)) if isinstance(value, Described) else None
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage import unpickling
 from basicsr_ext.storage.weight_file import open_weight_file
-from basicsr_ext.storage.weights import fit_weights, load_weights, match_weights, read_weights
+from basicsr_ext.storage.weights import digest_tensors, fit_weights, load_weights, match_weights, read_weights
 
 ARRAYS = np.zeros(1).__reduce__()[0].__module__  # numpy._core.multiarray; before NumPy 2 numpy.core.multiarray
 FORMATS = pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
@@ -322,8 +322,9 @@ TENSOR = b'\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor\n(' + STORA
         (TENSOR + b'K\x03(K\x02t(K\x01ttRs.', 'is seen in 4 numbers'),
         (TENSOR + b'J\xff\xff\xff\xff(K\x02t(K\x01ttRs.', 'not described as torch does'),
         (TENSOR + b'K\x00(K\x02t(ttRs.', 'not described as torch does'),
+        (TENSOR + b'K\x00(K\x00' + b'J\xff\xff\xff\x7f' * 3 + b't(K\x01K\x01K\x01K\x01ttRs.', 'not described as torch does'),
     ],
-    ids=range(22),
+    ids=range(23),
 )  # fmt: skip
 def test_pickles_that_torch_does_not_write(tmp_path, pickled, reason, monkeypatch):
     monkeypatch.setattr(unpickling, '_MOST_OPERATIONS', 250_000)
@@ -469,6 +470,38 @@ def test_other_archives_and_places_are_named(tmp_path):
 def test_tensors_that_are_no_arrays_are_refused(tmp_path, tensors, change, kind, zipped):
     path = save(tmp_path / 'x.pth', {'params': {**tensors, 'conv.weight': change(tensors['conv.weight'])}}, zipped)
     assert f'found {kind}' in refusal(path) and 'conv.weight (1 of 3)' in refusal(path)
+
+
+@pytest.mark.parametrize('dtype', ['quint8', 'qint32', 'bits16', 'quint4x2', 'float4_e2m1fn_x2', 'uint4'])
+def test_what_torch_does_not_compute_with_is_no_tensor_of_numbers(tmp_path, dtype):
+    """Looking at such a tensor, which torch.save does not write so, can end the process."""
+    if not hasattr(torch, dtype):
+        pytest.skip(f'this version of torch has no {dtype}')
+    pickled = TENSOR.replace(b'_rebuild_tensor\n', b'_rebuild_tensor_v3\n') + b'K\x00(K\x01t(K\x01t\x89}'
+    path = archive_of(tmp_path / 'x.pth', pickled + f'ctorch\n{dtype}\ntRs.'.encode(), **{'0': bytes(16)})
+    assert 'found a quantized tensor, a (1 of 1)' in refusal(path)
+    digest_tensors(path)  # does not read it either
+
+
+def test_an_archive_that_is_encrypted_or_of_a_later_format_is_named(tmp_path, tensors):
+    whole = save(tmp_path / 'x.pth', tensors).read_bytes()
+    for bit in (1, 32, 64):  # encrypted, patched, strongly encrypted
+        changed = bytearray(whole)
+        for header, place in ((b'PK\3\4', 6), (b'PK\1\2', 8)):
+            begin = -1
+            while (begin := changed.find(header, begin + 1)) >= 0:
+                changed[begin + place] |= bit
+        (tmp_path / 'changed.pth').write_bytes(changed)
+        assert 'found a zip archive that torch does not write (' in refusal(tmp_path / 'changed.pth')
+    changed = bytearray(whole)
+    begin = changed.find(b'PK\1\2')
+    changed[begin + 6] = 99  # version of the format
+    (tmp_path / 'changed.pth').write_bytes(changed)
+    assert 'found a zip archive that torch does not write (' in refusal(tmp_path / 'changed.pth')
+
+
+def test_a_number_of_thousands_of_digits_is_told(tmp_path):
+    assert 'found a long int (int)' in refusal(save(tmp_path / 'x.pth', {10**5000: 1}))
 
 
 @pytest.mark.parametrize(
