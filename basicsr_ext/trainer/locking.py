@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from basicsr_ext.errors import UserError
+from basicsr_ext.errors import UserError, writing_failed
 
 
 class ExperimentLock:
@@ -29,15 +29,14 @@ class ExperimentLock:
         """Takes the lock; only warns where the file system has none.
 
         Raises:
-            UserError: Another process holds it.
+            UserError: Another process holds it, or the file cannot be made.
         """
         try:
             import fcntl
         except ImportError:  # not on Windows
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         while self._descriptor is None:
-            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = self._open()
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
@@ -66,6 +65,13 @@ class ExperimentLock:
                 self.file.unlink()
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _open(self) -> int:
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise writing_failed(self.file, error) from None
 
     def _is_named(self, descriptor: int) -> bool:
         try:

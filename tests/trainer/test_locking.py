@@ -130,6 +130,12 @@ def test_a_file_system_without_locks_is_told(root, monkeypatch, capsys):
     assert re.search(r'Warning: .*\.run\.lock cannot be locked \(No locks available\)', capsys.readouterr().out)
 
 
+def test_a_place_where_no_lock_can_be_is_told(root):
+    (root / 'file').touch()
+    with pytest.raises(basicsr_ext.UserError, match=r'file/\.run\.lock: writing failed \('):
+        ExperimentLock(root / 'file/run').acquire()
+
+
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 

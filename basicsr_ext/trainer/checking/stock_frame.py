@@ -74,7 +74,7 @@ TRAIN: Table = {
 VAL: Table = {
     'val_freq': need(COUNT, 'train'),
     'save_img': need(FLAG),
-    'suffix': may(nullable(TEXT)),
+    'suffix': may(nullable(NAME)),  # a part of the names of files
     'pbar': may(FLAG),
     'metrics': may(nullable(BLOCK)),
 }

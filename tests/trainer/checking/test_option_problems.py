@@ -480,6 +480,9 @@ def test_options_of_a_test_run(images, tmp_path):
     options['val'].update(save_img=True)
     del options['val']['suffix']
     assert problems(options, images, is_train=False) == []
+    options['val']['suffix'] = '/../../../x'
+    assert problems(options, images, is_train=False)[0].startswith('val.suffix: expected a name')
+    options['val']['suffix'] = None
     options['datasets']['train'] = dict(options['datasets']['test_1'], name='a/b')
     found = problems(options, images, is_train=False)
     assert any(text.startswith('datasets.train: expected a name such as test, test_2 or val') for text in found)
