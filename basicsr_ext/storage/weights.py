@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -243,7 +243,7 @@ def match_weights(
             f'Weights {path} do not fit {type(network).__name__}: of {len(own)} tensors {found}. '
             f'{_advice(own, named, misfits, start_of)}'
         )
-    if spoiled := not_finite(fitting):
+    if spoiled := not_finite(fitting, masks={name for name, _ in network.named_buffers()}):
         raise UserError(
             f'Weights {path}: expected finite numbers, found NaN or infinity in {len(spoiled)} of {len(fitting)} tensors '
             f'({", ".join(spoiled[:3])}): the training that saved them diverged. Take weights that were saved before.'
@@ -255,13 +255,19 @@ def match_weights(
     )
 
 
-def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN or infinity; -infinity alone may be a mask of attention."""
-    return [
-        name
-        for name, value in tensors.items()
-        if value.is_floating_point() and not bool(((value.float() if value.itemsize == 1 else value) < math.inf).all())
-    ]
+def not_finite(tensors: Mapping[str, torch.Tensor], masks: Collection[str] = ()) -> list[str]:
+    """Names the tensors that hold NaN or infinity.
+
+    Args:
+        tensors: By name; those that are not of floating point are finite.
+        masks: Names of those that may hold -infinity, as masks of attention do among a network's buffers.
+    """
+
+    def is_finite(name: str, value: torch.Tensor) -> bool:
+        value = value.float() if value.itemsize == 1 else value
+        return bool((value < math.inf if name in masks else value.isfinite()).all())
+
+    return [name for name, value in tensors.items() if value.is_floating_point() and not is_finite(name, value)]
 
 
 def _renamings(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> Iterator[str]:

@@ -181,15 +181,15 @@ def read_state(path: Path) -> dict[str, Any]:
         raise UserError(
             f'path.resume_state: expected a training state that was saved in training, found {path} ({reason}).'
         ) from None
-    tensors = tensors_of(state.get('optimizers', []), 'optimizer')
+    optimizers, networks = tensors_of(state.get('optimizers', []), 'optimizer'), {}
     for name, digest in names.items():
         file = path.parents[1] / 'models' / name
         if not file.is_file():
             raise UserError(f'{path}: its network file {file} is missing, so iteration {iteration} cannot be resumed.')
         if sha256(file) != digest:
             raise UserError(f'{path}: its network file {file} is damaged, so iteration {iteration} cannot be resumed.')
-        tensors |= tensors_of(torch.load(file, map_location='cpu', weights_only=True), name)
-    if spoiled := not_finite(tensors):
+        networks |= tensors_of(torch.load(file, map_location='cpu', weights_only=True), name)
+    if spoiled := not_finite(networks | optimizers, masks=networks):
         raise UserError(
             f'{path}: NaN or infinity is in {first_of(spoiled)}, since the training had diverged, so iteration {iteration} '
             'cannot be resumed.'

@@ -62,6 +62,7 @@ class Keeper:
         self._networks: dict[
             str, dict[str, Any]
         ] = {}  # name of a file -> its content, until all of a checkpoint is known
+        self._buffers: set[str] = set()  # of these networks
         self._state: dict[str, Any] | None = None
         self._save, self._validate, self._resume = model.save, model.validation, model.resume_training
         model.save = self._note_save
@@ -214,7 +215,7 @@ class Keeper:
         if getattr(self.model, 'last_step_refused', False):
             self.save_is_due = True
             return
-        self._networks, self._state = {}, None
+        self._networks, self._buffers, self._state = {}, set(), None
         self._save(self.sampler.position_after(self.iteration).epoch, self.iteration)
         self._check_finite()
         self._write_files()
@@ -251,7 +252,10 @@ class Keeper:
                 if isinstance(value, torch.Tensor)
             }
             optimizers = (self._state or {}).get('optimizers', [])
-            spoiled = not_finite({**tensors, **checkpoints.tensors_of(optimizers, 'optimizer')})
+            spoiled = not_finite(
+                {**tensors, **checkpoints.tensors_of(optimizers, 'optimizer')},
+                masks=self._buffers,
+            )
         if spoiled := from_first_rank(spoiled):
             raise diverged(f'after iteration {self.iteration}, NaN or infinity is in {first_of(spoiled)}')
 
@@ -274,9 +278,10 @@ class Keeper:
             return
         nets = [self.model.get_bare_model(n) for n in (net if isinstance(net, list) else [net])]
         keys = param_key if isinstance(param_key, list) else [param_key]
-        self._networks[f'{net_label}_{current_iter}.pth'] = checkpoints.network_content(
-            nets, keys, net_label, self.options
-        )
+        file = f'{net_label}_{current_iter}.pth'
+        self._networks[file] = checkpoints.network_content(nets, keys, net_label, self.options)
+        for net, key in zip(nets, keys, strict=True):
+            self._buffers.update(f'{file}, {key}.{name}' for name, _ in net.named_buffers())
 
     def _save_training_state(self, epoch: int, current_iter: int) -> None:
         ranks = on_all_ranks(checkpoints.rank_state(self.model))

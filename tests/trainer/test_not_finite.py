@@ -92,13 +92,14 @@ def test_weights_that_are_not_finite_are_not_saved(root, capsys, model):
     torch.testing.assert_close(network_weights(root, iteration=2), before, rtol=0, atol=0)
 
 
-def test_what_an_optimizer_keeps_must_be_finite(root, capsys, monkeypatch):
+@pytest.mark.parametrize('value', [math.inf, -math.inf])
+def test_what_an_optimizer_keeps_must_be_finite(root, capsys, monkeypatch, value):
     from basicsr_ext.trainer.keeper import Keeper
 
     original = Keeper._save_training_state
 
     def spoil(self, epoch, current_iter):
-        next(iter(self.model.optimizers[0].state.values()))['exp_avg_sq'].fill_(math.inf)
+        next(iter(self.model.optimizers[0].state.values()))['exp_avg_sq'].fill_(value)
         original(self, epoch, current_iter)
 
     monkeypatch.setattr(Keeper, '_save_training_state', spoil)
@@ -244,7 +245,7 @@ def spoiled_weights(root: Path, value: float = math.nan) -> str:
     return path
 
 
-@pytest.mark.parametrize('value', [math.nan, math.inf])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 def test_weights_that_are_not_finite_are_refused_everywhere(root, capsys, value):
     path = spoiled_weights(root, value)
     options = sr_options(root)
@@ -258,7 +259,8 @@ def test_weights_that_are_not_finite_are_refused_everywhere(root, capsys, value)
 
 
 def test_a_mask_of_attention_may_hold_minus_infinity():
-    assert not_finite({'mask': torch.tensor([0.0, -math.inf]), 'count': torch.tensor(3), 'empty': torch.zeros(0)}) == []
+    mask = {'mask': torch.tensor([0.0, -math.inf]), 'count': torch.tensor(3), 'empty': torch.zeros(0)}
+    assert not_finite(mask, masks=mask) == [] and not_finite(mask) == ['mask']
     assert not_finite({'a': torch.tensor([-math.nan]), 'b': torch.tensor([1.0]), 'c': torch.tensor(math.inf)}) == [
         'a',
         'c',
