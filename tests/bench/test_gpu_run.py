@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ def part(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *arguments])
         return importlib.import_module(name)
 
+    disabled = logging.root.manager.disable
     yield load
+    logging.disable(disabled)  # the scripts keep their output short
     for name in ('measuring', 'images', 'step', 'feeding', 'centroids', 'evidence', 'tables', 'pack'):
         sys.modules.pop(name, None)
 
