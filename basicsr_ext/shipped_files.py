@@ -10,8 +10,8 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError, writing_failed
+from basicsr_ext.options.closest import closest_name
 
 PREFIX = 'basicsr_ext:'  # before the name of an option file: it is a shipped one
 

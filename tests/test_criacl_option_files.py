@@ -19,9 +19,9 @@ from run_helpers import forked
 from basicsr_ext.data.mixed_store_dataset import MixedStoreDataset
 from basicsr_ext.data.sample_id import SampleId
 from basicsr_ext.functional.resize import downsample
+from basicsr_ext.options.complete import load_yaml
 from basicsr_ext.storage import RawLmdbWriter
 from basicsr_ext.trainer.metrics_log import read_metrics
-from basicsr_ext.trainer.options import load_yaml
 
 sys.path.insert(0, str(Path(__file__).parent / 'losses'))
 from vgg_files import write_vgg

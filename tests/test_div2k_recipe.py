@@ -20,8 +20,8 @@ from run_helpers import log_text, write_images
 
 from basicsr_ext.cli import main
 from basicsr_ext.functional.resize import downsample, mod_crop
+from basicsr_ext.options.complete import load_yaml
 from basicsr_ext.storage import open_store
-from basicsr_ext.trainer.options import load_yaml
 
 ROOT = Path(__file__).parents[1]
 KINDS = ('HR', 'LR_x2', 'LR_x3', 'LR_x4', 'LR_x8')

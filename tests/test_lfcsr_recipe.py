@@ -9,8 +9,8 @@ from pathlib import Path
 
 from run_helpers import write_images
 
+from basicsr_ext.options.complete import load_yaml
 from basicsr_ext.storage import open_store
-from basicsr_ext.trainer.options import load_yaml
 
 ROOT = Path(__file__).parents[1]
 

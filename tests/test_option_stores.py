@@ -25,9 +25,9 @@ from command_server import command_server
 from run_helpers import TINY_EDSR, write_images, write_options
 
 from basicsr_ext.functional.resize import downsample, mod_crop
+from basicsr_ext.options.complete import load_yaml
+from basicsr_ext.options.source import read_source
 from basicsr_ext.trainer.checking import check_options
-from basicsr_ext.trainer.checking.source import read_source
-from basicsr_ext.trainer.options import load_yaml
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'options').glob('*.yml'))

@@ -11,7 +11,7 @@ import pytest
 from basicsr_ext import UserError
 from basicsr_ext import shipped_files as shipped
 from basicsr_ext.cli import main
-from basicsr_ext.trainer.checking.source import read_source
+from basicsr_ext.options.source import read_source
 
 ROOT = Path(__file__).parents[1]
 NAME = 'train_vanilla_EDSR_x2'

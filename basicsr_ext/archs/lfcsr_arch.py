@@ -9,8 +9,8 @@ from basicsr.archs import build_network
 from torch import Tensor, nn
 
 from basicsr_ext.archs.registry import ARCH_REGISTRY
-from basicsr_ext.config import IS_NETWORK
 from basicsr_ext.errors import UserError
+from basicsr_ext.options.config import IS_NETWORK
 
 PREFIXES = {'D.': 'stage_o.', 'P.': 'stage_p.'}  # of published weights of both stages
 ORDERS = ('op', 'po')

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from basicsr_ext.config import OptionBlock
 from basicsr_ext.data.store_options import DataRoot, KeyTemplate, StoreOptions
+from basicsr_ext.options.config import OptionBlock
 
 
 class NoiseOptions(OptionBlock):

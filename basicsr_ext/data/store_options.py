@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from basicsr_ext.config import OptionBlock
 from basicsr_ext.files import expand_home
+from basicsr_ext.options.config import OptionBlock
 
 
 def _one_placeholder(value: str) -> str:

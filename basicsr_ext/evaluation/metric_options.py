@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.trainer.checking.problems import raise_problems
-from basicsr_ext.trainer.checking.reading import read_yaml
+from basicsr_ext.options.problems import raise_problems
+from basicsr_ext.options.yaml import read_yaml
 
 DEFAULT = ('psnr', 'ssim')
 _ALSO_CALLED = {'ma': 'NRQM'}
@@ -58,9 +58,9 @@ def check_blocks(blocks: Mapping[str, Mapping[str, Any]], has_gt: bool) -> None:
     Raises:
         UserError: Names every wrong option, missing package and missing file of weights.
     """
+    from basicsr_ext.options.source import read_source
     from basicsr_ext.trainer.checking.metrics import check_metrics, compares
     from basicsr_ext.trainer.checking.report import Report
-    from basicsr_ext.trainer.checking.source import read_source
 
     report = Report(read_source({'val': {'metrics': dict(blocks)}}), is_train=False)
     functions = check_metrics(report)

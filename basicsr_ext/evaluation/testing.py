@@ -11,10 +11,10 @@ from typing import Any
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError, brief, first_of
 from basicsr_ext.evaluation.early import check_weights_exist
+from basicsr_ext.options.source import OptionSource, read_source
 from basicsr_ext.report.results import Scores, as_text, set_aside, write_results
 from basicsr_ext.storage.base import unfit_key
 from basicsr_ext.trainer import run
-from basicsr_ext.trainer.checking.source import OptionSource, read_source
 
 
 def run_test(

@@ -11,10 +11,10 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_ext.config import FromTotal
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.self_paced import CRITERIA, attention, self_paced_loss, step_of, width
 from basicsr_ext.functional.ssim_map import SSIMSettings
+from basicsr_ext.options.config import FromTotal
 
 _PUBLISHED_STEPS = 300  # of 1000 iterations in a training of 300,000
 _SLOW = 0.2  # share of a training

@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.teacher_options import Teacher
+from basicsr_ext.options.config import OptionBlock
 
 
 class AILOptions(OptionBlock):

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from basicsr_ext.config import FromTotal, OptionBlock
 from basicsr_ext.models.teacher_options import Teacher
+from basicsr_ext.options.config import FromTotal, OptionBlock
 
 
 class AlphaSchedule(OptionBlock):

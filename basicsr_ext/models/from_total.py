@@ -9,7 +9,7 @@ from typing import Any
 
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 
-from basicsr_ext.config import FromTotal, OptionBlock, structure_of
+from basicsr_ext.options.config import FromTotal, OptionBlock, structure_of
 
 KeyPath = tuple[str, ...]
 _COMPUTED = (None, 'auto')

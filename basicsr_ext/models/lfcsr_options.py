@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
+from basicsr_ext.options.config import OptionBlock
 
 
 class LFCSROptions(OptionBlock):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from basicsr.models import lr_scheduler as basicsr_schedulers
 
-from basicsr_ext.closest import closest_names
 from basicsr_ext.errors import UserError
+from basicsr_ext.options.closest import closest_names
 
 # What every optimizer of pytorch_optimizer reads from its groups, though signatures hide it behind **kwargs.
 _HIDDEN = {'pytorch_optimizer': ['adam_debias', 'adanorm', 'adanorm_r']}

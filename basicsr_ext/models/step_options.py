@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
+from basicsr_ext.options.config import OptionBlock
 
 
 class StepOptions(OptionBlock):

@@ -11,8 +11,8 @@ from basicsr.archs import build_network
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError, brief
+from basicsr_ext.options.closest import closest_name
 from basicsr_ext.storage.weights import Match, load_weights
 
 

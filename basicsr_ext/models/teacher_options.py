@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from basicsr_ext.config import IS_NETWORK, IS_PATH, OptionBlock
+from basicsr_ext.options.config import IS_NETWORK, IS_PATH, OptionBlock
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,8 @@ import torch
 
 import basicsr_ext
 from basicsr_ext.errors import UserError, brief
+from basicsr_ext.options.problems import found
 from basicsr_ext.storage.weight_file import NETWORK_KEY, describe, is_tensor, open_weight_file
-from basicsr_ext.trainer.checking.problems import found
 
 _LARGEST_SCALE = 64
 
@@ -29,7 +29,7 @@ def teacher_from_file(path: str | Path, scale: int | None = None) -> tuple[dict[
     Raises:
         UserError: The file lacks one of the two, or the scales differ.
     """
-    from basicsr_ext.trainer.options import load_yaml
+    from basicsr_ext.options.complete import load_yaml
 
     options = load_yaml(path)
     network, own_scale = options.get('network_g'), options.get('scale')
@@ -49,9 +49,9 @@ def teacher_from_text(text: str, scale: int | None) -> tuple[dict[str, Any], int
     Raises:
         UserError: The text is not a YAML mapping, or ``scale`` is missing.
     """
-    from basicsr_ext.trainer.checking.problems import raise_problems
-    from basicsr_ext.trainer.checking.reading import read_yaml
-    from basicsr_ext.trainer.checking.source import read_source
+    from basicsr_ext.options.problems import raise_problems
+    from basicsr_ext.options.source import read_source
+    from basicsr_ext.options.yaml import read_yaml
 
     if scale is None:
         raise UserError('--network needs --scale, found none.')

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from basicsr_ext.files import follow_links
+from basicsr_ext.options.resolve import find_root
+from basicsr_ext.options.source import read_source
 from basicsr_ext.trainer.checking import check_options
 from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.resolving import find_root
-from basicsr_ext.trainer.checking.source import read_source
 
 _HR_720P = 1280 * 720
 
@@ -108,8 +108,8 @@ class _Rehearsal:
     def _network(self, key: str) -> Row:
         from basicsr.utils.registry import ARCH_REGISTRY
 
+        from basicsr_ext.options.problems import brief
         from basicsr_ext.trainer.checking.networks import quiet
-        from basicsr_ext.trainer.checking.problems import brief
         from basicsr_ext.trainer.checking.registries import look_up
         from basicsr_ext.trainer.checking.rehearsal import compare_weights, run_network
 

@@ -30,7 +30,7 @@ from basicsr_ext.functional.self_paced import self_paced_loss
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.criacl_model import CriaCLModel
 from basicsr_ext.models.eco_model import ECOModel
-from basicsr_ext.trainer.options import read_options
+from basicsr_ext.options.complete import read_options
 
 FUSED = {'optim_g': {'type': 'Adam', 'lr': 1e-4, 'fused': CUDA}}
 BF16 = {**FUSED, 'precision': 'bf16', 'channels_last': True}

@@ -430,7 +430,7 @@ def test_a_run_refuses_centroids_of_other_images(prepared, tmp_path, monkeypatch
 def test_option_files_have_the_papers_settings():
     from pathlib import Path
 
-    from basicsr_ext.trainer.options import load_yaml
+    from basicsr_ext.options.complete import load_yaml
 
     folder = Path(__file__).parents[2] / 'options'
     lamb = ('Lamb', 1.6e-3, 128), (125000, 'CosineAnnealingRestartLR')
@@ -466,7 +466,7 @@ def test_option_files_have_the_papers_settings():
 def test_the_pairs_that_are_compared_have_one_seed():
     from pathlib import Path
 
-    from basicsr_ext.trainer.options import load_yaml
+    from basicsr_ext.options.complete import load_yaml
 
     folder = Path(__file__).parents[2] / 'options'
 

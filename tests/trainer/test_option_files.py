@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.trainer.checking.source import read_source
-from basicsr_ext.trainer.options import complete_options, load_yaml, read_options
+from basicsr_ext.options.complete import complete_options, load_yaml, read_options
+from basicsr_ext.options.source import read_source
 
 
 def write(folder: Path, **files: str) -> Path:

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader
 from waiting import LIMIT, read_soon, status_of_child
 
 from basicsr_ext.data.sample_id import SampleId
+from basicsr_ext.options.complete import complete_options
 from basicsr_ext.trainer.feeding import Feeder
-from basicsr_ext.trainer.options import complete_options
 from basicsr_ext.trainer.randomness import KeyedDataset
 from basicsr_ext.trainer.workers import start_worker, worker_context
 

@@ -1,6 +1,6 @@
 """Checks options before a run makes anything: syntax and types, then names and keys, then files.
 
-The syntax is checked in reading (:mod:`~basicsr_ext.trainer.checking.source`), without torch and BasicSR.
+The syntax is checked in reading (:mod:`~basicsr_ext.options.source`), without torch and BasicSR.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from basicsr_ext.errors import UserError
 
 if TYPE_CHECKING:
+    from basicsr_ext.options.source import OptionSource
     from basicsr_ext.trainer.checking.report import Report
-    from basicsr_ext.trainer.checking.source import OptionSource
 
 
 def check_at_once(source: OptionSource, *, is_train: bool) -> None:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.files import open_file, read_file
+from basicsr_ext.options.problems import KeyPath, brief
 from basicsr_ext.storage.headers import HeaderError, read_header
 from basicsr_ext.trainer.checking.lists import LISTS
 from basicsr_ext.trainer.checking.networks import quiet
-from basicsr_ext.trainer.checking.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.registries import origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.structure import phase_of

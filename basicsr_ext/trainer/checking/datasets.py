@@ -7,9 +7,9 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
+from basicsr_ext.options.problems import KeyPath, found, known_names
 from basicsr_ext.trainer.checking import stock_frame
 from basicsr_ext.trainer.checking.blocks import check_block
-from basicsr_ext.trainer.checking.problems import KeyPath, found, known_names
 from basicsr_ext.trainer.checking.registries import find_registered, origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.stock_datasets import DATASETS, NAMED_VIDEO_TESTS, VIDEO_TEST_NAMES

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.trainer.checking.problems import KeyPath, shown_path
+from basicsr_ext.options.problems import KeyPath, shown_path
 from basicsr_ext.trainer.checking.report import Report
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from basicsr_ext.errors import first_of
 from basicsr_ext.files import read_file
+from basicsr_ext.options.problems import KeyPath, brief, shown_path
 from basicsr_ext.trainer.checking.files import is_lmdb
-from basicsr_ext.trainer.checking.problems import KeyPath, brief, shown_path
 from basicsr_ext.trainer.checking.registries import origin
 from basicsr_ext.trainer.checking.report import Report
 

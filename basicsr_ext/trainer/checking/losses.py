@@ -13,9 +13,9 @@ from basicsr.utils.registry import LOSS_REGISTRY
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.from_total import fill_loss_from_total
-from basicsr_ext.trainer.checking.kinds import NUMBER
+from basicsr_ext.options.kinds import NUMBER
+from basicsr_ext.options.problems import KeyPath, brief, found, known_names
 from basicsr_ext.trainer.checking.networks import quiet
-from basicsr_ext.trainer.checking.problems import KeyPath, brief, found, known_names
 from basicsr_ext.trainer.checking.registries import find_registered, origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.signatures import check_arguments

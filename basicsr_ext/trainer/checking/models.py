@@ -7,14 +7,14 @@ from typing import Any
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
-from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.tiling import overlap_warning
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.from_total import train_blocks
+from basicsr_ext.options.closest import closest_name
+from basicsr_ext.options.kinds import ANY, BLOCK
 from basicsr_ext.trainer.checking import stock_frame
 from basicsr_ext.trainer.checking.blocks import check_annotated
-from basicsr_ext.trainer.checking.kinds import ANY, BLOCK
 from basicsr_ext.trainer.checking.losses import check_loss
 from basicsr_ext.trainer.checking.networks import check_network
 from basicsr_ext.trainer.checking.optimizers import check_optimizer, check_scheduler

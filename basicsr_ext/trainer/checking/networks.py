@@ -17,8 +17,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.trainer.checking.kinds import CLASS, integer
-from basicsr_ext.trainer.checking.problems import KeyPath, brief, found
+from basicsr_ext.options.kinds import CLASS, integer
+from basicsr_ext.options.problems import KeyPath, brief, found
 from basicsr_ext.trainer.checking.registries import find_registered, look_up, origin
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.signatures import arguments_of, check_arguments

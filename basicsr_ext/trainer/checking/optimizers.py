@@ -10,9 +10,9 @@ import torch
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.models import optimizers as known
-from basicsr_ext.trainer.checking.kinds import BLOCK, FLAG, NUMBER, WEIGHT, Kind, integer, list_of, whole
+from basicsr_ext.options.kinds import BLOCK, FLAG, NUMBER, WEIGHT, Kind, integer, list_of, whole
+from basicsr_ext.options.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.networks import quiet
-from basicsr_ext.trainer.checking.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.signatures import arguments_of, check_arguments
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from basicsr_ext.config import OptionBlock
 from basicsr_ext.errors import UserError
-from basicsr_ext.trainer.checking.kinds import Kind
-from basicsr_ext.trainer.checking.problems import (
+from basicsr_ext.options.config import OptionBlock
+from basicsr_ext.options.kinds import Kind
+from basicsr_ext.options.problems import (
     KeyPath,
     Problem,
     brief_end,
@@ -17,8 +17,8 @@ from basicsr_ext.trainer.checking.problems import (
     known_names,
     raise_problems,
 )
-from basicsr_ext.trainer.checking.source import OptionSource
-from basicsr_ext.trainer.checking.tables import Table
+from basicsr_ext.options.source import OptionSource
+from basicsr_ext.options.tables import Table
 
 
 class Report:

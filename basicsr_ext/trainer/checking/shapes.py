@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.options.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.contents import Contents
 from basicsr_ext.trainer.checking.networks import CANNOT_RUN_HERE, build_to_run, build_whole, quiet
-from basicsr_ext.trainer.checking.problems import KeyPath, brief
 from basicsr_ext.trainer.checking.registries import look_up, origin
 from basicsr_ext.trainer.checking.report import Report
 

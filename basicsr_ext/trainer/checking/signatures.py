@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from basicsr_ext.config import IS_NETWORK
-from basicsr_ext.trainer.checking.kinds import (
+from basicsr_ext.options.config import IS_NETWORK
+from basicsr_ext.options.kinds import (
     ANY,
     BLOCK,
     FLAG,
@@ -23,7 +23,7 @@ from basicsr_ext.trainer.checking.kinds import (
     nullable,
     one_of,
 )
-from basicsr_ext.trainer.checking.problems import KeyPath
+from basicsr_ext.options.problems import KeyPath
 from basicsr_ext.trainer.checking.report import Report
 
 _LIST = Kind('a list', lambda value: isinstance(value, (list, tuple)))
@@ -36,7 +36,7 @@ class Arguments(typing.NamedTuple):
         kinds: Name -> kind of value, in order.
         required: Names without a default.
         is_open: Whether it swallows any further name.
-        networks: Names that take a network option, marked :data:`~basicsr_ext.config.IS_NETWORK`.
+        networks: Names that take a network option, marked :data:`~basicsr_ext.options.config.IS_NETWORK`.
     """
 
     kinds: dict[str, Kind]

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from basicsr_ext.closest import closest_name
-from basicsr_ext.config import structure_of
-from basicsr_ext.trainer.checking.problems import KeyPath, not_registered
+from basicsr_ext.options.closest import closest_name
+from basicsr_ext.options.config import structure_of
+from basicsr_ext.options.problems import KeyPath, not_registered
 from basicsr_ext.trainer.checking.report import Report
 from basicsr_ext.trainer.checking.structure import datasets, network_keys, phase_of
 

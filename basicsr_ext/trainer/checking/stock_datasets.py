@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from basicsr_ext.trainer.checking.kinds import (
+from basicsr_ext.options.kinds import (
     ANY,
     BLOCK,
     FLAG,
@@ -19,7 +19,7 @@ from basicsr_ext.trainer.checking.kinds import (
     nullable,
     one_of,
 )
-from basicsr_ext.trainer.checking.tables import Table, may, need
+from basicsr_ext.options.tables import Table, may, need
 
 _SIZE = integer(1, 65536)
 _ODD = Kind('an odd whole number from 1 on', lambda value: integer(1, 10_001).accepts(value) and value % 2 == 1)

@@ -6,7 +6,7 @@ Source: ``train.py``, ``test.py``, ``utils/options.py``, ``utils/misc.py``, ``ut
 
 from __future__ import annotations
 
-from basicsr_ext.trainer.checking.kinds import (
+from basicsr_ext.options.kinds import (
     ANY,
     BLOCK,
     CLASS,
@@ -24,7 +24,7 @@ from basicsr_ext.trainer.checking.kinds import (
     one_of,
     whole,
 )
-from basicsr_ext.trainer.checking.tables import Table, may, need
+from basicsr_ext.options.tables import Table, may, need
 
 MAX_WORKERS = 256
 _DEVICES = Kind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from basicsr_ext.trainer.checking.kinds import (
+from basicsr_ext.options.kinds import (
     BLOCK,
     COUNT,
     FLAG,
@@ -19,7 +19,7 @@ from basicsr_ext.trainer.checking.kinds import (
     one_of,
     whole,
 )
-from basicsr_ext.trainer.checking.tables import Table, may, need
+from basicsr_ext.options.tables import Table, may, need
 
 
 @dataclass(frozen=True)

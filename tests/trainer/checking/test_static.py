@@ -16,9 +16,9 @@ from run_helpers import sr_options, write_options
 from trainer.checking.option_checks import changed, problems
 
 from basicsr_ext.cli import main
+from basicsr_ext.options.source import read_source
 from basicsr_ext.trainer.checking import static
 from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.source import read_source
 from basicsr_ext.trainer.checking.structure import check_structure
 
 OPTIONS = Path(__file__).parents[3] / 'options'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from basicsr_ext.closest import closest_name, closest_names
+from basicsr_ext.options.closest import closest_name, closest_names
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError, brief
+from basicsr_ext.options.closest import closest_name
 
 KeyPath = tuple[Any, ...]
 

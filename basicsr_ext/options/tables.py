@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from basicsr_ext.trainer.checking.kinds import Kind
+from basicsr_ext.options.kinds import Kind
 
 Need = Literal['never', 'always', 'train', 'test']
 

@@ -19,7 +19,7 @@ from run_helpers import (
 )
 
 from basicsr_ext.cli import main
-from basicsr_ext.trainer.checking.reading import read_yaml, write_yaml
+from basicsr_ext.options.yaml import read_yaml, write_yaml
 
 
 @pytest.fixture

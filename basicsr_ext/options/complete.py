@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.trainer.checking.source import OptionSource, read_source
+from basicsr_ext.options.source import OptionSource, read_source
 
 _REQUIRED = {
     True: ('name', 'model_type', 'num_gpu', 'datasets', 'path', 'train', 'logger'),

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from basicsr_ext.trainer.checking.problems import KeyPath, Place, Problem, brief, dotted, found
+from basicsr_ext.options.problems import KeyPath, Place, Problem, brief, dotted, found
 
 MAX_BYTES = 1_000_000
 _MAX_VALUES = 20_000  # with aliases written out: a few lines of them can stand for billions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basicsr_ext.files import expand_home, follow_links
-from basicsr_ext.trainer.checking.source import OptionSource
+from basicsr_ext.options.source import OptionSource
 
 if TYPE_CHECKING:
     from basicsr_ext.trainer.checking.report import Report

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from basicsr_ext.closest import closest_name
 from basicsr_ext.errors import UserError
+from basicsr_ext.options.closest import closest_name
 
 # Marks of an option in ``Annotated[...]``, for whoever checks options: a path, and a block that describes a network.
 IS_PATH = object()

@@ -11,8 +11,7 @@ from typing import Any
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.files import expand_home, follow_links, open_file
-from basicsr_ext.shipped_files import PREFIX, find_shipped_options
-from basicsr_ext.trainer.checking.problems import (
+from basicsr_ext.options.problems import (
     KeyPath,
     Place,
     Problem,
@@ -22,7 +21,8 @@ from basicsr_ext.trainer.checking.problems import (
     raise_problems,
     shown_path,
 )
-from basicsr_ext.trainer.checking.reading import MAX_BYTES, Block, read_yaml
+from basicsr_ext.options.yaml import MAX_BYTES, Block, read_yaml
+from basicsr_ext.shipped_files import PREFIX, find_shipped_options
 
 BASE = '_base_'
 REPLACE = '_replace_'

@@ -1,0 +1,1 @@
+"""The language of option files: YAML, sources, problems, structures, suggestions. No torch."""
