@@ -137,8 +137,8 @@ def _check_at_once(args: argparse.Namespace, is_train: bool | None) -> None:
     """
     if 'torch' in sys.modules:  # nothing would be faster, and all mistakes are told together
         return
+    from basicsr_ext.checking import check_at_once
     from basicsr_ext.options.source import read_source
-    from basicsr_ext.trainer.checking import check_at_once
 
     source = read_source(args.opt, args.force_yml)
     is_train = source.values.get('train') is not None if is_train is None else is_train
@@ -168,6 +168,6 @@ def _test(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     _check_at_once(args, is_train=None)
-    from basicsr_ext.trainer.check import check
+    from basicsr_ext.checking.check import check
 
     print(check(args.opt, force_yml=args.force_yml))

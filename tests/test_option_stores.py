@@ -24,10 +24,10 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from command_server import command_server
 from run_helpers import TINY_EDSR, write_images, write_options
 
+from basicsr_ext.checking import check_options
 from basicsr_ext.functional.resize import downsample, mod_crop
 from basicsr_ext.options.complete import load_yaml
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.checking import check_options
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'options').glob('*.yml'))

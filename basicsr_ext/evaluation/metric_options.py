@@ -31,8 +31,8 @@ def metric_blocks(texts: Sequence[str], crop_border: int = 0, on_luminance: bool
     """
     from basicsr.utils.registry import METRIC_REGISTRY
 
-    from basicsr_ext.trainer.checking.registries import look_up
-    from basicsr_ext.trainer.checking.signatures import arguments_of
+    from basicsr_ext.checking.registries import look_up
+    from basicsr_ext.checking.signatures import arguments_of
 
     registered = {name.lower(): name for name in METRIC_REGISTRY.keys()} | _ALSO_CALLED
     blocks: dict[str, dict[str, Any]] = {}
@@ -58,9 +58,9 @@ def check_blocks(blocks: Mapping[str, Mapping[str, Any]], has_gt: bool) -> None:
     Raises:
         UserError: Names every wrong option, missing package and missing file of weights.
     """
+    from basicsr_ext.checking.metrics import check_metrics, compares
+    from basicsr_ext.checking.report import Report
     from basicsr_ext.options.source import read_source
-    from basicsr_ext.trainer.checking.metrics import check_metrics, compares
-    from basicsr_ext.trainer.checking.report import Report
 
     report = Report(read_source({'val': {'metrics': dict(blocks)}}), is_train=False)
     functions = check_metrics(report)

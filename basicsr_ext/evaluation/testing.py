@@ -148,8 +148,8 @@ def _check_fit(file: Path, source: OptionSource) -> None:
     """Loads a file as a test does; leaves options that are wrong themselves to the test's own check."""
     from basicsr.archs import build_network
 
+    from basicsr_ext.checking.networks import quiet
     from basicsr_ext.storage.weights import fit_weights, read_weights
-    from basicsr_ext.trainer.checking.networks import quiet
 
     paths = source.values.get('path') or {}
     try:

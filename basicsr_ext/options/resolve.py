@@ -12,7 +12,7 @@ from basicsr_ext.files import expand_home, follow_links
 from basicsr_ext.options.source import OptionSource
 
 if TYPE_CHECKING:
-    from basicsr_ext.trainer.checking.report import Report
+    from basicsr_ext.checking.report import Report
 
 
 def find_root(values: Mapping[str, Any]) -> Path:

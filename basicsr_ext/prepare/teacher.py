@@ -121,8 +121,8 @@ def _check_size(network: Mapping[str, Any], path: Path) -> None:
     basicsr_ext.register()
     from basicsr.utils.registry import ARCH_REGISTRY
 
-    from basicsr_ext.trainer.checking.networks import build_without_memory
-    from basicsr_ext.trainer.checking.registries import look_up, origin
+    from basicsr_ext.checking.networks import build_without_memory
+    from basicsr_ext.checking.registries import look_up, origin
 
     kind = look_up(ARCH_REGISTRY, network['type'])
     if kind is None or origin(kind) == 'other':

@@ -78,10 +78,10 @@ def _reason(status: int) -> str:
 
 def _check(args: argparse.Namespace) -> None:
     """Finds mistakes before any rank is started, so that they are told once."""
+    from basicsr_ext.checking import check_options
     from basicsr_ext.options.resolve import find_root
     from basicsr_ext.options.source import read_source
     from basicsr_ext.registration import register
-    from basicsr_ext.trainer.checking import check_options
 
     source = read_source(args.opt, args.force_yml)
     register()

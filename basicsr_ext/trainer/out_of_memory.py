@@ -29,7 +29,7 @@ def message(opt: Mapping[str, Any]) -> str:
     """
     from basicsr.utils.registry import MODEL_REGISTRY
 
-    from basicsr_ext.trainer.checking.models import keys_of, train_blocks
+    from basicsr_ext.checking.models import keys_of, train_blocks
 
     model = MODEL_REGISTRY.get(opt['model_type'])
     tiled = 'tile' in keys_of(model).val

@@ -11,13 +11,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from basicsr_ext.checking import check_options
 from basicsr_ext.errors import RankLost, UserError, first_of
 from basicsr_ext.files import follow_links
 from basicsr_ext.options.resolve import find_root, print_warnings, resolved
 from basicsr_ext.options.source import OptionSource, read_source
 from basicsr_ext.registration import register
 from basicsr_ext.trainer import out_of_memory
-from basicsr_ext.trainer.checking import check_options
 
 if TYPE_CHECKING:
     from basicsr_ext.trainer.session import Session

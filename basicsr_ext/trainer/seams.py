@@ -37,9 +37,9 @@ def all_seams(session: Any) -> list[Seam]:
     Args:
         session: The run (:class:`basicsr_ext.trainer.session.Session`), whose methods and values the replacements use.
     """
+    from basicsr_ext.checking.dataset_building import build_dataset
     from basicsr_ext.models.optimizers import build_optimizer
     from basicsr_ext.trainer import image_files, shared_validation, stock_models
-    from basicsr_ext.trainer.datasets import build_dataset
     from basicsr_ext.trainer.run_logger import versions
 
     quiet = [

@@ -17,6 +17,7 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.misc import check_resume
 from torch import nn
 
+from basicsr_ext.checking.dataset_building import build_dataset
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.from_total import KeyPath, fill_from_total, get_option, set_option
 from basicsr_ext.options import complete as option_files
@@ -25,7 +26,6 @@ from basicsr_ext.options.source import OptionSource
 from basicsr_ext.options.yaml import write_yaml
 from basicsr_ext.trainer import checkpoints, ranks
 from basicsr_ext.trainer.data_fingerprint import check_same_data, fingerprint
-from basicsr_ext.trainer.datasets import build_dataset
 from basicsr_ext.trainer.determinism import use_deterministic_algorithms
 from basicsr_ext.trainer.feeding import BATCH_LIMIT, Feeder
 from basicsr_ext.trainer.keeper import Keeper

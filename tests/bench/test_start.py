@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from basicsr_ext.checking import check_at_once
 from basicsr_ext.errors import UserError
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.checking import check_at_once
 
 SCRIPT = Path(__file__).parents[2] / 'bench/start.py'
 

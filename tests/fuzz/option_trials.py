@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from fuzz.option_mutations import mutate
 
+from basicsr_ext.checking import check_options
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.static import check_names_and_keys
+from basicsr_ext.checking.structure import check_structure
 from basicsr_ext.compat import cuda_calls
 from basicsr_ext.errors import UserError
 from basicsr_ext.options.resolve import find_root, resolved
 from basicsr_ext.options.source import OptionSource, read_source
-from basicsr_ext.trainer.checking import check_options
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.static import check_names_and_keys
-from basicsr_ext.trainer.checking.structure import check_structure
 
 
 class Trial(NamedTuple):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checking.option_checks import changed, problems
 from run_helpers import (
     assert_same_weights,
     eco_options,
@@ -27,7 +28,6 @@ from run_helpers import (
     write_options,
     write_pairs,
 )
-from trainer.checking.option_checks import changed, problems
 
 from basicsr_ext.functional.self_paced import attention
 from basicsr_ext.functional.ssim_map import ssim_map

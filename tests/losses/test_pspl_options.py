@@ -13,11 +13,11 @@ import torch
 from basicsr.archs import build_network
 from run_helpers import run, write_pairs
 
+from basicsr_ext.checking import check_options
 from basicsr_ext.functional.ssim_map import SSIMSettings
 from basicsr_ext.losses.pspl_loss import PSPLLoss
 from basicsr_ext.options.source import read_source
 from basicsr_ext.prepare.lr import make_lr
-from basicsr_ext.trainer.checking import check_options
 from basicsr_ext.trainer.metrics_log import read_metrics
 from basicsr_ext.trainer.run import test as run_test
 

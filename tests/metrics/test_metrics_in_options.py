@@ -14,9 +14,9 @@ basicsr_ext.register()
 import torchvision
 from basicsr.archs import build_network
 
+from basicsr_ext.checking import check_options
 from basicsr_ext.metrics.nrqm_metric import build_nrqm
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.checking import check_options
 from basicsr_ext.trainer.metrics_log import read_metrics
 
 PSNR = {'type': 'PSNR', 'crop_border': 2, 'test_y_channel': True}

@@ -17,6 +17,7 @@ from ail_runs import ail_options, train, write_ail_images
 from basicsr.archs import build_network
 from run_helpers import TINY_EDSR, assert_same_weights, log_text, model_options, network_weights
 
+from basicsr_ext.checking.check import check
 from basicsr_ext.data.crop_geometry import Geometry, augment
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.importance import initial_importance, raised_importance
@@ -26,7 +27,6 @@ from basicsr_ext.models.round_record import RoundMeans
 from basicsr_ext.models.teacher import check_alike
 from basicsr_ext.models.together import Ranks
 from basicsr_ext.storage import open_store
-from basicsr_ext.trainer.check import check
 from basicsr_ext.trainer.metrics_log import read_metrics
 
 

@@ -23,6 +23,7 @@ from criacl_runs import make_images as make_vgg
 from lfcsr_runs import batches, built, lfcsr_options, play
 from run_helpers import TINY_EDSR, eco_options, model_options, sr_options, write_weights
 
+from basicsr_ext.checking.dataset_building import build_dataset
 from basicsr_ext.functional.importance import initial_importance, raised_importance
 from basicsr_ext.functional.inference import Inference, super_resolve
 from basicsr_ext.functional.precision import exact_float32
@@ -31,7 +32,6 @@ from basicsr_ext.metrics.registering import metric
 from basicsr_ext.models.ail_model import AILModel
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_model import ECOModel
-from basicsr_ext.trainer.datasets import build_dataset
 
 EXACT = (False, False, 'highest')
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 from run_helpers import forked, run, write_options, write_pairs
 
+from basicsr_ext.checking import check_options
+from basicsr_ext.checking.check import check
 from basicsr_ext.cli import main
 from basicsr_ext.metrics.lpips_metric import build_lpips
 from basicsr_ext.models.optimizers import build_scheduler
 from basicsr_ext.options.complete import load_yaml
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.check import check
-from basicsr_ext.trainer.checking import check_options
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'losses'))
 from vgg_files import write_vgg

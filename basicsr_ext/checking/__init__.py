@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from basicsr_ext.errors import UserError
 
 if TYPE_CHECKING:
+    from basicsr_ext.checking.report import Report
     from basicsr_ext.options.source import OptionSource
-    from basicsr_ext.trainer.checking.report import Report
 
 
 def check_at_once(source: OptionSource, *, is_train: bool) -> None:
@@ -25,9 +25,9 @@ def check_at_once(source: OptionSource, *, is_train: bool) -> None:
     Raises:
         UserError: Names the problems that were found so; there may be more.
     """
-    from basicsr_ext.trainer.checking.report import Report
-    from basicsr_ext.trainer.checking.static import check_names_and_keys
-    from basicsr_ext.trainer.checking.structure import check_structure
+    from basicsr_ext.checking.report import Report
+    from basicsr_ext.checking.static import check_names_and_keys
+    from basicsr_ext.checking.structure import check_structure
 
     report = Report(source, is_train)
     check_structure(report)
@@ -65,24 +65,24 @@ def check_options(
     Returns:
         All problems and warnings; raising is left to the caller.
     """
+    from basicsr_ext.checking.report import Report
+    from basicsr_ext.checking.structure import check_structure
     from basicsr_ext.registration import register
-    from basicsr_ext.trainer.checking.report import Report
-    from basicsr_ext.trainer.checking.structure import check_structure
 
     report = Report(source, is_train)
     check_structure(report)
     register()
-    from basicsr_ext.trainer.checking import impossible
-    from basicsr_ext.trainer.checking.contents import open_contents
-    from basicsr_ext.trainer.checking.datasets import check_datasets
-    from basicsr_ext.trainer.checking.files import check_files
-    from basicsr_ext.trainer.checking.lists import check_lists
-    from basicsr_ext.trainer.checking.metrics import check_metrics
-    from basicsr_ext.trainer.checking.models import check_model
-    from basicsr_ext.trainer.checking.rehearsal import rehearse_metrics
-    from basicsr_ext.trainer.checking.saved_images import check_saved_images
-    from basicsr_ext.trainer.checking.shapes import check_shapes
-    from basicsr_ext.trainer.checking.weights import check_weights
+    from basicsr_ext.checking import combinations
+    from basicsr_ext.checking.dataset_contents import open_contents
+    from basicsr_ext.checking.datasets import check_datasets
+    from basicsr_ext.checking.dry_run import rehearse_metrics
+    from basicsr_ext.checking.files import check_files
+    from basicsr_ext.checking.meta_info import check_lists
+    from basicsr_ext.checking.metrics import check_metrics
+    from basicsr_ext.checking.models import check_model
+    from basicsr_ext.checking.saved_images import check_saved_images
+    from basicsr_ext.checking.shapes import check_shapes
+    from basicsr_ext.checking.weights import check_weights
 
     datasets = check_datasets(report)
     networks = check_model(report)
@@ -96,16 +96,16 @@ def check_options(
 
     opened = {name: open_contents(report, name, dataset, thorough) for name, dataset in datasets.items()}
     contents = {name: found for name, found in opened.items() if found is not None}
-    impossible.check_devices(report, launcher)
-    impossible.check_loaders(report)
-    impossible.check_stored_values(report)
-    impossible.check_validation(report, datasets, metrics)
+    combinations.check_devices(report, launcher)
+    combinations.check_loaders(report)
+    combinations.check_stored_values(report)
+    combinations.check_validation(report, datasets, metrics)
     check_saved_images(report, contents)
     check_shapes(report, networks, contents)
     if is_train:
-        impossible.check_training(report, contents, ranks or impossible.world_size(launcher or 'none'))
+        combinations.check_training(report, contents, ranks or combinations.world_size(launcher or 'none'))
         if not auto_resume:
-            impossible.check_resuming(report, root)
+            combinations.check_resuming(report, root)
     if rehearse and not report.problems:
         rehearse_metrics(report)
     return report

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from basicsr.utils.registry import Registry
 
+from basicsr_ext.checking.report import Report
 from basicsr_ext.options.problems import KeyPath, not_registered
-from basicsr_ext.trainer.checking.report import Report
 
 _SUFFIX = '_basicsr'  # BasicSR registers some of its classes so, to leave the plain name to others
 

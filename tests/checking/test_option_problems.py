@@ -17,11 +17,11 @@ import basicsr_ext
 
 basicsr_ext.register()
 
+from basicsr_ext.checking import check_options
+from basicsr_ext.checking.dataset_contents import Contents
+from basicsr_ext.checking.saved_images import check_saved_images
 from basicsr_ext.cli import main
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.checking import check_options
-from basicsr_ext.trainer.checking.contents import Contents
-from basicsr_ext.trainer.checking.saved_images import check_saved_images
 
 
 @pytest.fixture(scope='module')

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from basicsr_ext.trainer.checking.contents import Contents
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.structure import phase_of
+from basicsr_ext.checking.dataset_contents import Contents
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.structure import phase_of
 
 
 def check_saved_images(report: Report, contents: Mapping[str, Contents]) -> None:

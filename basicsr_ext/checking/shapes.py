@@ -14,13 +14,13 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from basicsr_ext.checking.dataset_contents import Contents
+from basicsr_ext.checking.networks import CANNOT_RUN_HERE, build_to_run, build_whole, quiet
+from basicsr_ext.checking.registries import look_up, origin
+from basicsr_ext.checking.report import Report
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.options.problems import KeyPath, brief
-from basicsr_ext.trainer.checking.contents import Contents
-from basicsr_ext.trainer.checking.networks import CANNOT_RUN_HERE, build_to_run, build_whole, quiet
-from basicsr_ext.trainer.checking.registries import look_up, origin
-from basicsr_ext.trainer.checking.report import Report
 
 # What torch says of tensors that do not fit; other errors on "meta" may come from computing without memory.
 _SHAPES = re.compile(

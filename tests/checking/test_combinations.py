@@ -130,7 +130,7 @@ def test_small_images_far_back_in_a_folder(tmp_path, photos):
     options['val'] = None
     assert problems(options, tmp_path) == expected
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('basicsr_ext.trainer.checking.contents._MANY', 100)
+        patch.setattr('basicsr_ext.checking.dataset_contents._MANY', 100)
         assert problems(options, tmp_path) == []
         assert problems(options, tmp_path, thorough=True) == expected
 
@@ -140,7 +140,7 @@ def test_a_folder_that_is_too_large_for_a_look_before_the_run(images, tmp_path, 
     shutil.copytree(images / 'hr', tmp_path / 'hr')
     shutil.copytree(images / 'lr', tmp_path / 'lr')
     (tmp_path / 'lr/chelsea.png').unlink()
-    monkeypatch.setattr('basicsr_ext.trainer.checking.contents._MANY', 1)
+    monkeypatch.setattr('basicsr_ext.checking.dataset_contents._MANY', 1)
     options = sr_options(tmp_path)
     assert problems(options, tmp_path) == []
     expected = 'Dataset train: PairedImageDataset cannot be made from these files .*different number of images: 4, 5'
@@ -157,7 +157,7 @@ def test_a_folder_that_is_too_large_for_a_look_before_the_run(images, tmp_path, 
 def test_folders_in_a_folder_are_counted_only_where_they_are_read(images, tmp_path, monkeypatch):
     shutil.copytree(images, tmp_path, dirs_exist_ok=True)
     shutil.copytree(images / 'hr', tmp_path / 'hr/more')
-    monkeypatch.setattr('basicsr_ext.trainer.checking.contents._MANY', 6)
+    monkeypatch.setattr('basicsr_ext.checking.dataset_contents._MANY', 6)
     options = changed(sr_options(tmp_path), 'datasets.train.gt_size', 64)
     assert any('more than the smallest GT image' in found for found in problems(options, tmp_path))
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from basicsr_ext.checking import check_options
+from basicsr_ext.checking.report import Report
 from basicsr_ext.files import follow_links
 from basicsr_ext.options.resolve import find_root
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.checking import check_options
-from basicsr_ext.trainer.checking.report import Report
 
 _HR_720P = 1280 * 720
 
@@ -80,7 +80,7 @@ class _Rehearsal:
         return rows
 
     def _dataset(self, name: str) -> Row:
-        from basicsr_ext.trainer.checking.rehearsal import read_sample
+        from basicsr_ext.checking.dry_run import read_sample
 
         report, what = self.report, f'datasets.{name}'
         kind = report.get('datasets', name, 'type')
@@ -100,7 +100,7 @@ class _Rehearsal:
         return Row(what, f'{kind}: {len(dataset):,} samples{epoch}; the first: {shown}')
 
     def _networks(self) -> list[Row]:
-        from basicsr_ext.trainer.checking.structure import network_keys
+        from basicsr_ext.checking.structure import network_keys
 
         self.networks: dict[str, Any] = {}  # by their letters
         return [self._network(key) for key in network_keys(self.report)]
@@ -108,10 +108,10 @@ class _Rehearsal:
     def _network(self, key: str) -> Row:
         from basicsr.utils.registry import ARCH_REGISTRY
 
+        from basicsr_ext.checking.dry_run import compare_weights, run_network
+        from basicsr_ext.checking.networks import quiet
+        from basicsr_ext.checking.registries import look_up
         from basicsr_ext.options.problems import brief
-        from basicsr_ext.trainer.checking.networks import quiet
-        from basicsr_ext.trainer.checking.registries import look_up
-        from basicsr_ext.trainer.checking.rehearsal import compare_weights, run_network
 
         report, options = self.report, dict(self.report.block(key))
         try:
@@ -150,7 +150,7 @@ class _Rehearsal:
         return {}
 
     def _metrics(self) -> Row:
-        from basicsr_ext.trainer.checking.rehearsal import METRIC_SIDE, run_metrics
+        from basicsr_ext.checking.dry_run import METRIC_SIDE, run_metrics
 
         for name, sample in self.samples.items():
             if name == 'train' or 'lq' not in sample:
@@ -167,8 +167,8 @@ class _Rehearsal:
     def _checkpoints(self) -> Row:
         from basicsr.utils.registry import MODEL_REGISTRY
 
-        from basicsr_ext.trainer.checking.optimizers import state_tensors
-        from basicsr_ext.trainer.checking.registries import look_up
+        from basicsr_ext.checking.optimizers import state_tensors
+        from basicsr_ext.checking.registries import look_up
 
         report = self.report
         numbers = sum(_parameters(network) for network in self.networks.values())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from stock_shapes import FILES, options_of
 
+from basicsr_ext.checking import check_options
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.checking import check_options
 
 # BasicSR 1.4.2 cannot run these files of its own either.
 _REFUSED = {

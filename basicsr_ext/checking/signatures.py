@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from basicsr_ext.checking.report import Report
 from basicsr_ext.options.config import IS_NETWORK
 from basicsr_ext.options.kinds import (
     ANY,
@@ -24,7 +25,6 @@ from basicsr_ext.options.kinds import (
     one_of,
 )
 from basicsr_ext.options.problems import KeyPath
-from basicsr_ext.trainer.checking.report import Report
 
 _LIST = Kind('a list', lambda value: isinstance(value, (list, tuple)))
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import basicsr.data
 
+from basicsr_ext.checking.meta_info import LISTS, write_clean_list
 from basicsr_ext.data.pairing import found_template
 from basicsr_ext.errors import UserError
 from basicsr_ext.options.problems import brief
 from basicsr_ext.storage.folder import find_images
-from basicsr_ext.trainer.checking.lists import LISTS, write_clean_list
 
 
 def build_dataset(options: Mapping[str, Any]) -> Any:

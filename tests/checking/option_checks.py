@@ -6,9 +6,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.checking import check_options
+from basicsr_ext.checking.report import Report
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.checking import check_options
-from basicsr_ext.trainer.checking.report import Report
 
 
 def report_on(options: dict, root: Path, is_train: bool = True, **arguments: Any) -> Report:

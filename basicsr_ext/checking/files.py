@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.checking.report import Report
 from basicsr_ext.options.problems import KeyPath, shown_path
-from basicsr_ext.trainer.checking.report import Report
 
 
 def check_files(report: Report, root: Path, resumes: bool) -> None:

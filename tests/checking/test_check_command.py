@@ -26,8 +26,8 @@ from run_helpers import (
     write_weights,
 )
 
+from basicsr_ext.checking.check import check
 from basicsr_ext.cli import main
-from basicsr_ext.trainer.check import check
 
 
 @pytest.fixture(scope='module')
@@ -163,7 +163,7 @@ def test_weights_of_another_scale(images, root, capsys):
 
 
 def test_large_folders_are_read_whole(images, root, capsys, monkeypatch):
-    monkeypatch.setattr('basicsr_ext.trainer.checking.contents._MANY', 2)
+    monkeypatch.setattr('basicsr_ext.checking.dataset_contents._MANY', 2)
     options = sr_options(images)
     options['datasets']['train'].update(gt_size=64, batch_size_per_gpu=11)
     status, _, error = run(root, options, capsys)

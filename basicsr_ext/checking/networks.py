@@ -16,12 +16,12 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from basicsr_ext.checking.registries import find_registered, look_up, origin
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.signatures import arguments_of, check_arguments
 from basicsr_ext.errors import UserError
 from basicsr_ext.options.kinds import CLASS, integer
 from basicsr_ext.options.problems import KeyPath, brief, found
-from basicsr_ext.trainer.checking.registries import find_registered, look_up, origin
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.signatures import arguments_of, check_arguments
 
 _MAX_TENSORS = 20_000
 # Arguments of BasicSR's networks that say how often a block is repeated.

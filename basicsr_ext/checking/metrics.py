@@ -6,12 +6,12 @@ from typing import Any
 
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from basicsr_ext.checking import stock_frame
+from basicsr_ext.checking.registries import find_registered, origin
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.signatures import arguments_of, check_arguments
 from basicsr_ext.errors import UserError
 from basicsr_ext.options.kinds import integer, one_of
-from basicsr_ext.trainer.checking import stock_frame
-from basicsr_ext.trainer.checking.registries import find_registered, origin
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.signatures import arguments_of, check_arguments
 
 IMAGES = ('img', 'img2')
 _OF_STOCK = {

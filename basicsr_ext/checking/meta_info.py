@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.checking.files import is_lmdb
+from basicsr_ext.checking.registries import origin
+from basicsr_ext.checking.report import Report
 from basicsr_ext.errors import first_of
 from basicsr_ext.files import read_file
 from basicsr_ext.options.problems import KeyPath, brief, shown_path
-from basicsr_ext.trainer.checking.files import is_lmdb
-from basicsr_ext.trainer.checking.registries import origin
-from basicsr_ext.trainer.checking.report import Report
 
 LISTS = ('meta_info', 'meta_info_file')
 # Datasets of single images -> options of their folders; other datasets' lists name clips, which are folders.

@@ -13,7 +13,7 @@ from basicsr_ext.cli import main
 
 basicsr_ext.register()
 
-from basicsr_ext.trainer.datasets import build_dataset
+from basicsr_ext.checking.dataset_building import build_dataset
 
 
 @pytest.fixture

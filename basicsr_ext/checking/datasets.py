@@ -7,13 +7,13 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
+from basicsr_ext.checking import stock_frame
+from basicsr_ext.checking.blocks import check_block
+from basicsr_ext.checking.registries import find_registered, origin
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.stock_datasets import DATASETS, NAMED_VIDEO_TESTS, VIDEO_TEST_NAMES
+from basicsr_ext.checking.structure import datasets, phase_of
 from basicsr_ext.options.problems import KeyPath, found, known_names
-from basicsr_ext.trainer.checking import stock_frame
-from basicsr_ext.trainer.checking.blocks import check_block
-from basicsr_ext.trainer.checking.registries import find_registered, origin
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.stock_datasets import DATASETS, NAMED_VIDEO_TESTS, VIDEO_TEST_NAMES
-from basicsr_ext.trainer.checking.structure import datasets, phase_of
 
 
 def check_datasets(report: Report) -> dict[str, type]:

@@ -6,11 +6,11 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
+from basicsr_ext.checking import stock_frame
+from basicsr_ext.checking.report import Report
 from basicsr_ext.options.kinds import BLOCK, CLASS, NAME
 from basicsr_ext.options.problems import KeyPath, found
 from basicsr_ext.options.tables import Table
-from basicsr_ext.trainer.checking import stock_frame
-from basicsr_ext.trainer.checking.report import Report
 
 PHASES = {True: ('train', 'val'), False: ('test', 'val')}
 

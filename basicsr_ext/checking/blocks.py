@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from basicsr_ext.checking.networks import check_network
+from basicsr_ext.checking.report import Report
 from basicsr_ext.options.config import IS_NETWORK, IS_PATH, OptionBlock, reason, structure_of
 from basicsr_ext.options.problems import KeyPath, found
-from basicsr_ext.trainer.checking.networks import check_network
-from basicsr_ext.trainer.checking.report import Report
 
 
 def check_annotated(report: Report, path: KeyPath, annotation: Any) -> None:

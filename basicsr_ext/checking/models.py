@@ -7,21 +7,21 @@ from typing import Any
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
+from basicsr_ext.checking import stock_frame
+from basicsr_ext.checking.blocks import check_annotated
+from basicsr_ext.checking.losses import check_loss
+from basicsr_ext.checking.networks import check_network
+from basicsr_ext.checking.optimizers import check_optimizer, check_scheduler
+from basicsr_ext.checking.registries import find_registered, look_up, origin, registered_names
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.stock_models import DEGRADATION, INFERENCE, MODELS, ModelKeys
+from basicsr_ext.checking.structure import network_keys
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.tiling import overlap_warning
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.from_total import train_blocks
 from basicsr_ext.options.closest import closest_name
 from basicsr_ext.options.kinds import ANY, BLOCK
-from basicsr_ext.trainer.checking import stock_frame
-from basicsr_ext.trainer.checking.blocks import check_annotated
-from basicsr_ext.trainer.checking.losses import check_loss
-from basicsr_ext.trainer.checking.networks import check_network
-from basicsr_ext.trainer.checking.optimizers import check_optimizer, check_scheduler
-from basicsr_ext.trainer.checking.registries import find_registered, look_up, origin, registered_names
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.stock_models import DEGRADATION, INFERENCE, MODELS, ModelKeys
-from basicsr_ext.trainer.checking.structure import network_keys
 
 
 def find_model(report: Report) -> type | None:

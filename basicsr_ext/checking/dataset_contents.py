@@ -11,16 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from basicsr_ext.checking.dataset_building import make_with_clean_lists, not_made
+from basicsr_ext.checking.meta_info import LISTS
+from basicsr_ext.checking.networks import quiet
+from basicsr_ext.checking.registries import origin
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.structure import phase_of
 from basicsr_ext.errors import UserError
 from basicsr_ext.files import open_file, read_file
 from basicsr_ext.options.problems import KeyPath, brief
 from basicsr_ext.storage.headers import HeaderError, read_header
-from basicsr_ext.trainer.checking.lists import LISTS
-from basicsr_ext.trainer.checking.networks import quiet
-from basicsr_ext.trainer.checking.registries import origin
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.structure import phase_of
-from basicsr_ext.trainer.datasets import make_with_clean_lists, not_made
 
 _MANY = 10_000  # files; BasicSR compares every name with every other
 _VERIFIED = 16  # images of each store

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import torch
 
+from basicsr_ext.checking.networks import quiet
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.signatures import arguments_of, check_arguments
 from basicsr_ext.errors import UserError
 from basicsr_ext.models import optimizers as known
 from basicsr_ext.options.kinds import BLOCK, FLAG, NUMBER, WEIGHT, Kind, integer, list_of, whole
 from basicsr_ext.options.problems import KeyPath, brief
-from basicsr_ext.trainer.checking.networks import quiet
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.signatures import arguments_of, check_arguments
 
 _Made = TypeVar('_Made')
 _NO_CLOSURE = inspect.Parameter('closure', inspect.Parameter.KEYWORD_ONLY, default=None)

@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.structure import datasets, network_keys, phase_of
 from basicsr_ext.options.closest import closest_name
 from basicsr_ext.options.config import structure_of
 from basicsr_ext.options.problems import KeyPath, not_registered
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.structure import datasets, network_keys, phase_of
 
 _OURS, _STOCK = 'basicsr_ext', 'basicsr'
 # A class or function at the left margin, with its decorators.

@@ -11,14 +11,14 @@ import torchvision
 from basicsr.archs.vgg_arch import NAMES, VGG_PRETRAIN_PATH, insert_bn
 from basicsr.utils.registry import LOSS_REGISTRY
 
+from basicsr_ext.checking.networks import quiet
+from basicsr_ext.checking.registries import find_registered, origin
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.signatures import check_arguments
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.from_total import fill_loss_from_total
 from basicsr_ext.options.kinds import NUMBER
 from basicsr_ext.options.problems import KeyPath, brief, found, known_names
-from basicsr_ext.trainer.checking.networks import quiet
-from basicsr_ext.trainer.checking.registries import find_registered, origin
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.signatures import check_arguments
 
 # 1.4.2 knows l2 too, and fails with it: torch has no L2loss.
 _PERCEPTUAL_CRITERIA = ('l1', 'fro')

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 from basicsr.utils import registry
+from checking.option_checks import changed, problems
 from run_helpers import sr_options, write_options
-from trainer.checking.option_checks import changed, problems
 
+from basicsr_ext.checking import static
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.structure import check_structure
 from basicsr_ext.cli import main
 from basicsr_ext.options.source import read_source
-from basicsr_ext.trainer.checking import static
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.structure import check_structure
 
-OPTIONS = Path(__file__).parents[3] / 'options'
+OPTIONS = Path(__file__).parents[2] / 'options'
 REGISTRIES = {
     'network': registry.ARCH_REGISTRY,
     'loss': registry.LOSS_REGISTRY,
@@ -134,7 +134,7 @@ def test_the_first_line_says_that_it_takes_seconds(tmp_path, monkeypatch, capsys
     monkeypatch.delitem(sys.modules, 'torch')
     checked = []
     monkeypatch.setattr(
-        'basicsr_ext.trainer.check.check', lambda *_, **__: checked.append(capsys.readouterr().err) or ''
+        'basicsr_ext.checking.check.check', lambda *_, **__: checked.append(capsys.readouterr().err) or ''
     )
     for rank, expected in (('0', line), ('1', '')):
         monkeypatch.setenv('RANK', rank)

@@ -10,17 +10,17 @@ from typing import Any
 from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 
+from basicsr_ext.checking import structure
+from basicsr_ext.checking.dataset_contents import Contents
+from basicsr_ext.checking.metrics import compares
+from basicsr_ext.checking.registries import look_up, origin
+from basicsr_ext.checking.report import Report
+from basicsr_ext.checking.stock_datasets import WITHOUT_GT
+from basicsr_ext.checking.structure import network_keys, phase_of
 from basicsr_ext.errors import UserError
 from basicsr_ext.files import expand_home, follow_links
 from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.options.problems import KeyPath, brief, known_names
-from basicsr_ext.trainer.checking import structure
-from basicsr_ext.trainer.checking.contents import Contents
-from basicsr_ext.trainer.checking.metrics import compares
-from basicsr_ext.trainer.checking.registries import look_up, origin
-from basicsr_ext.trainer.checking.report import Report
-from basicsr_ext.trainer.checking.stock_datasets import WITHOUT_GT
-from basicsr_ext.trainer.checking.structure import network_keys, phase_of
 
 
 def world_size(launcher: str) -> int:
