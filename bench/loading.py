@@ -55,7 +55,7 @@ from basicsr_ext.data.sample_id import SampleId
 from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter
-from basicsr_ext.trainer.feeding import read_ahead
+from basicsr_ext.trainer.prefetching import read_ahead
 
 SIZE, STEP, SCALE, CROP, BATCH = 480, 240, 4, 192, 16
 PHOTOGRAPHS = (

@@ -25,17 +25,17 @@ from basicsr_ext.options.config import FromTotal
 from basicsr_ext.options.source import OptionSource
 from basicsr_ext.options.yaml import write_yaml
 from basicsr_ext.trainer import checkpoints, ranks
-from basicsr_ext.trainer.data_fingerprint import check_same_data, fingerprint
+from basicsr_ext.trainer.checkpointing import Keeper
 from basicsr_ext.trainer.determinism import use_deterministic_algorithms
-from basicsr_ext.trainer.feeding import BATCH_LIMIT, Feeder
-from basicsr_ext.trainer.keeper import Keeper
 from basicsr_ext.trainer.locking import ExperimentLock
+from basicsr_ext.trainer.logging import RunLogger
+from basicsr_ext.trainer.patches.basicsr_losses import sum_losses_over_ranks, tell_losses_the_iteration
+from basicsr_ext.trainer.patches.basicsr_models import watch_gradients
+from basicsr_ext.trainer.patches.per_image_scores import ScoreRecord, Scores
+from basicsr_ext.trainer.prefetching import BATCH_LIMIT, Feeder
 from basicsr_ext.trainer.randomness import KeyedDataset
-from basicsr_ext.trainer.run_logger import RunLogger
+from basicsr_ext.trainer.resuming import check_same_data, fingerprint
 from basicsr_ext.trainer.sampling import Position, TrainSampler
-from basicsr_ext.trainer.score_record import ScoreRecord, Scores
-from basicsr_ext.trainer.stock_losses import sum_losses_over_ranks, tell_losses_the_iteration
-from basicsr_ext.trainer.stock_models import watch_gradients
 from basicsr_ext.trainer.stopping import StopRequests
 from basicsr_ext.trainer.workers import start_worker, worker_context
 

@@ -32,7 +32,7 @@ from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr_ext.functional.resize import downsample, mod_crop
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.prepare.stores import make_store
-from basicsr_ext.trainer.feeding import Feeder
+from basicsr_ext.trainer.prefetching import Feeder
 from basicsr_ext.trainer.sampling import TrainSampler
 from basicsr_ext.trainer.workers import start_worker
 

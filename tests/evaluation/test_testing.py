@@ -216,7 +216,7 @@ def test_without_metrics_there_is_no_table(root, capsys):
 
 
 def test_names_of_images():
-    from basicsr_ext.trainer.score_record import _below, image_names
+    from basicsr_ext.trainer.patches.per_image_scores import _below, image_names
 
     assert _below('/x/hr/s/a.png', '/x/hr') == 's/a.png' and _below('hr/a.png', 'hr/') == 'a.png'
     assert _below('s/a', '/x/hr.lmdb') == 's/a' and _below('/y/a.png', None) == 'a.png'
@@ -477,12 +477,12 @@ def test_a_damaged_image_is_named(root, capsys, kind):
 
 
 def test_a_full_disk_is_named(root, capsys, monkeypatch):
-    from basicsr_ext.trainer import image_files
+    from basicsr_ext.trainer.patches import image_io
 
     def full(path, mode):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(image_files, 'open', full, raising=False)
+    monkeypatch.setattr(image_io, 'open', full, raising=False)
     assert main(['test', '-opt', str(write_options(root / 't.yml', scored_options(root, save_img=True)))]) == 2
     error = capsys.readouterr().err
     assert 'The disk is full' in error and '_scored.png' in error and 'Traceback' not in error

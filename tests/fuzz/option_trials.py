@@ -110,7 +110,7 @@ def _rehearse(report: Any, is_train: bool) -> None:
     import basicsr.models
     import basicsr.test
 
-    from basicsr_ext.trainer.seams import all_seams, installed
+    from basicsr_ext.trainer.patches.table import all_seams, installed
     from basicsr_ext.trainer.session import Session
 
     root = find_root(report.values)

@@ -33,7 +33,7 @@ from basicsr_ext.functional.self_paced import attention
 from basicsr_ext.functional.ssim_map import ssim_map
 from basicsr_ext.losses.pspl_loss import PSPLLoss
 from basicsr_ext.trainer.metrics_log import read_metrics
-from basicsr_ext.trainer.stock_losses import tell_losses_the_iteration
+from basicsr_ext.trainer.patches.basicsr_losses import tell_losses_the_iteration
 
 PSPL = {'type': 'PSPLLoss', 'step_iters': 2}  # else the first iterations have no loss
 

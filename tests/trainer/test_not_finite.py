@@ -94,7 +94,7 @@ def test_weights_that_are_not_finite_are_not_saved(root, capsys, model):
 
 @pytest.mark.parametrize('value', [math.inf, -math.inf])
 def test_what_an_optimizer_keeps_must_be_finite(root, capsys, monkeypatch, value):
-    from basicsr_ext.trainer.keeper import Keeper
+    from basicsr_ext.trainer.checkpointing import Keeper
 
     original = Keeper._save_training_state
 

@@ -41,8 +41,8 @@ from basicsr_ext.data.paired_store_dataset import PairedStoreDataset
 from basicsr_ext.prepare.stores import make_store
 from basicsr_ext.storage import open_store
 from basicsr_ext.trainer import checkpoints, out_of_memory
-from basicsr_ext.trainer.data_fingerprint import check_same_data, fingerprint
 from basicsr_ext.trainer.metrics_log import read_metrics
+from basicsr_ext.trainer.resuming import check_same_data, fingerprint
 
 
 @pytest.fixture(scope='module')
@@ -79,8 +79,8 @@ HOOKS = {
     'os.replace': ((3, 8), (4, 12)),
     'os.fsync': ((5, 16), (7, 24)),
     'basicsr_ext.trainer.checkpoints.sha256': ((2, 4), (3, 8)),
-    'basicsr_ext.trainer.keeper.Keeper.end_iteration': ((3, 7), (3, 7)),
-    'basicsr_ext.trainer.feeding.Feeder.next': ((4, 8), (4, 8)),
+    'basicsr_ext.trainer.checkpointing.Keeper.end_iteration': ((3, 7), (3, 7)),
+    'basicsr_ext.trainer.prefetching.Feeder.next': ((4, 8), (4, 8)),
     'basicsr.models.sr_model.SRModel.nondist_validation': ((1, 3), (1, 3)),
     'torch.optim.Adam.step': ((3, 7), (5, 14)),
 }
@@ -286,7 +286,9 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(images, tmp_pat
 def falling_scores(monkeypatch):
     """Each validation of five images is worse than the one before: the best is that of iteration 3."""
     calls = iter(range(1000))
-    monkeypatch.setattr('basicsr_ext.trainer.image_files.basicsr_calculate_metric', lambda *_: 30.0 - next(calls) // 5)
+    monkeypatch.setattr(
+        'basicsr_ext.trainer.patches.image_io.basicsr_calculate_metric', lambda *_: 30.0 - next(calls) // 5
+    )
 
 
 def test_keep_last_and_keep_best(images, tmp_path, monkeypatch, falling_scores):

@@ -22,7 +22,7 @@ from waiting import LIMIT, read_soon, status_of_child
 
 from basicsr_ext.data.sample_id import SampleId
 from basicsr_ext.options.complete import complete_options
-from basicsr_ext.trainer.feeding import Feeder
+from basicsr_ext.trainer.prefetching import Feeder
 from basicsr_ext.trainer.randomness import KeyedDataset
 from basicsr_ext.trainer.workers import start_worker, worker_context
 
@@ -140,7 +140,7 @@ def _hang(sample) -> None:
 
 @forks
 def test_a_batch_that_does_not_come_is_an_error(monkeypatch):
-    monkeypatch.setattr('basicsr_ext.trainer.feeding.BATCH_LIMIT', 60)
+    monkeypatch.setattr('basicsr_ext.trainer.prefetching.BATCH_LIMIT', 60)
     loader = DataLoader(
         [1], num_workers=1, collate_fn=_hang, timeout=0.5, multiprocessing_context=worker_context('fork')
     )

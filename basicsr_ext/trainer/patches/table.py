@@ -39,15 +39,15 @@ def all_seams(session: Any) -> list[Seam]:
     """
     from basicsr_ext.checking.dataset_building import build_dataset
     from basicsr_ext.models.optimizers import build_optimizer
-    from basicsr_ext.trainer import image_files, shared_validation, stock_models
-    from basicsr_ext.trainer.run_logger import versions
+    from basicsr_ext.trainer.logging import versions
+    from basicsr_ext.trainer.patches import basicsr_models, distributed_validation, image_io
 
     quiet = [
         *(
             Seam(f'basicsr.{pipeline}:get_env_info', versions, 'utils/logger.py:188', 'draws a banner of twelve lines')
             for pipeline in ('train', 'test')
         ),
-        Seam('basicsr.models.base_model:BaseModel.print_network', stock_models.print_network, 'models/base_model.py:132',
+        Seam('basicsr.models.base_model:BaseModel.print_network', basicsr_models.print_network, 'models/base_model.py:132',
              'writes a line for each layer'),
     ]  # fmt: skip
     return [
@@ -77,48 +77,48 @@ def all_seams(session: Any) -> list[Seam]:
              'starts the loader twice; hides where an iteration ends'),
         Seam('basicsr.train:CUDAPrefetcher', session.make_feeder, 'data/prefetch_dataloader.py:84',
              'as above; fails on the CPU'),
-        Seam('basicsr.models.base_model:BaseModel.model_to_device', stock_models.model_to_device,
+        Seam('basicsr.models.base_model:BaseModel.model_to_device', basicsr_models.model_to_device,
              'models/base_model.py:87', 'gives DistributedDataParallel a CUDA device on a CPU run'),
         Seam('basicsr.models.base_model:BaseModel.get_optimizer',
              lambda self, optim_type, params, lr, **arguments: build_optimizer(optim_type, params, lr, **arguments),
              'models/base_model.py:103', 'knows only Adam'),
-        Seam('basicsr.models.base_model:BaseModel.setup_schedulers', stock_models.setup_schedulers,
+        Seam('basicsr.models.base_model:BaseModel.setup_schedulers', basicsr_models.setup_schedulers,
              'models/base_model.py:110', 'knows three schedulers'),
-        Seam('basicsr.models.base_model:BaseModel.load_network', stock_models.load_network, 'models/base_model.py:277',
+        Seam('basicsr.models.base_model:BaseModel.load_network', basicsr_models.load_network, 'models/base_model.py:277',
              'loads a file without weights_only on older torch, needs the right key, and says nothing of what matched'),
-        Seam('basicsr.models.sr_model:SRModel.test', stock_models.test, 'models/sr_model.py:121',
+        Seam('basicsr.models.sr_model:SRModel.test', basicsr_models.test, 'models/sr_model.py:121',
              'runs through the DistributedDataParallel wrapper on one rank, which waits for the others where a network '
              'has buffers'),
-        Seam('basicsr.models.swinir_model:SwinIRModel.test', stock_models.test, 'models/swinir_model.py:11', 'as above'),
+        Seam('basicsr.models.swinir_model:SwinIRModel.test', basicsr_models.test, 'models/swinir_model.py:11', 'as above'),
         Seam('basicsr.models.sr_model:calculate_metric', session.scores.calculate_metric, 'metrics/__init__.py:10',
              'keeps the means of a set only; rounds the luminance that a network made into the colours of an image'),
-        Seam('basicsr.models.sr_model:SRModel.dist_validation', shared_validation.dist_validation,
+        Seam('basicsr.models.sr_model:SRModel.dist_validation', distributed_validation.dist_validation,
              'models/sr_model.py:132', 'lets the first rank do all the work, while the others wait and may run out of time'),
-        Seam('basicsr.models.sr_model:SRModel._log_validation_metric_values', stock_models.log_validation_metric_values,
+        Seam('basicsr.models.sr_model:SRModel._log_validation_metric_values', basicsr_models.log_validation_metric_values,
              'models/sr_model.py:203', 'calls the one value of a test the best of all iterations'),
-        Seam('basicsr.models.realesrgan_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7',
+        Seam('basicsr.models.realesrgan_model:filter2D', basicsr_models.filter2D, 'utils/img_process_util.py:7',
              'needs images that are contiguous in memory, which an interpolation on the CPU does not promise'),
-        Seam('basicsr.models.realesrnet_model:filter2D', stock_models.filter2D, 'utils/img_process_util.py:7', 'as above'),
-        Seam('basicsr.utils.file_client:FileClient.get', image_files.get, 'utils/file_client.py:158',
+        Seam('basicsr.models.realesrnet_model:filter2D', basicsr_models.filter2D, 'utils/img_process_util.py:7', 'as above'),
+        Seam('basicsr.utils.file_client:FileClient.get', image_io.get, 'utils/file_client.py:158',
              'decoding does not know from where an image comes'),
         *(
-            Seam(f'basicsr.data.{module}_dataset:imfrombytes', image_files.imfrombytes, 'utils/img_util.py:114',
+            Seam(f'basicsr.data.{module}_dataset:imfrombytes', image_io.imfrombytes, 'utils/img_util.py:114',
                  'trips over a damaged image, and does not name it')
             for module in ('paired_image', 'single_image', 'realesrgan', 'realesrgan_paired', 'ffhq', 'reds', 'vimeo90k')
         ),
         *(
-            Seam(f'{module}:imwrite', image_files.imwrite, 'utils/img_util.py:135',
+            Seam(f'{module}:imwrite', image_io.imwrite, 'utils/img_util.py:135',
                  'says neither which image could not be written, nor why')
             for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
                            'basicsr.models.video_recurrent_model', 'basicsr_ext.models.stage_validation')
         ),
         *(
-            Seam(f'{module}:tensor2img', image_files.tensor2img, 'utils/img_util.py:38', 'makes a black picture of NaN')
+            Seam(f'{module}:tensor2img', image_io.tensor2img, 'utils/img_util.py:38', 'makes a black picture of NaN')
             for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
                            'basicsr.models.video_recurrent_model', 'basicsr_ext.models.stage_validation')
         ),
         *(
-            Seam(f'basicsr.models.{module}:calculate_metric', image_files.calculate_metric, 'metrics/__init__.py:10',
+            Seam(f'basicsr.models.{module}:calculate_metric', image_io.calculate_metric, 'metrics/__init__.py:10',
                  'scores the black picture of NaN')
             for module in ('video_base_model', 'video_recurrent_model')
         ),

@@ -10,7 +10,7 @@ import basicsr
 import pytest
 from run_helpers import sr_options
 
-from basicsr_ext.trainer.seams import Seam, _locate, all_seams, installed
+from basicsr_ext.trainer.patches.table import Seam, _locate, all_seams, installed
 from basicsr_ext.trainer.session import Session
 
 

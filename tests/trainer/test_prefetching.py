@@ -17,7 +17,7 @@ from run_helpers import eco_options, sr_options, write_centroids, write_options,
 
 from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
-from basicsr_ext.trainer.feeding import Feeder, read_ahead
+from basicsr_ext.trainer.prefetching import Feeder, read_ahead
 from basicsr_ext.trainer.session import Session
 
 
@@ -74,7 +74,7 @@ def test_a_thread_that_cannot_begin_says_why(monkeypatch):
 
 
 def test_a_thread_that_hangs_is_an_error(monkeypatch):
-    monkeypatch.setattr('basicsr_ext.trainer.feeding.BATCH_LIMIT', 1)
+    monkeypatch.setattr('basicsr_ext.trainer.prefetching.BATCH_LIMIT', 1)
     go_on = threading.Event()
     with pytest.raises(UserError, match=r'^datasets\.train: expected a batch within .* found none'):
         next(read_ahead((go_on.wait(60) for _ in range(2)), 1))
@@ -87,7 +87,7 @@ def test_a_thread_that_hangs_is_an_error(monkeypatch):
 @pytest.mark.parametrize('ending', ['', 'raise SystemExit(3)'])
 def test_a_program_may_end_without_closing_the_generator(ending):
     program = (
-        'import torch\nfrom basicsr_ext.trainer.feeding import read_ahead\n'
+        'import torch\nfrom basicsr_ext.trainer.prefetching import read_ahead\n'
         'batches = (torch.rand(100, 100) @ torch.rand(100, 100) for _ in range(10**6))\n'
         f'kept = [read_ahead(batches, 2)]\nkept.append(kept)\nnext(kept[0])\n{ending}\n'
     )

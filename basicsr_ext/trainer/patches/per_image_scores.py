@@ -12,7 +12,7 @@ import torch
 
 from basicsr_ext.functional.luminance import luminance
 from basicsr_ext.storage.folder import EXTENSIONS
-from basicsr_ext.trainer import image_files
+from basicsr_ext.trainer.patches import image_io
 from basicsr_ext.trainer.ranks import on_all_ranks
 
 Scores = dict[str, dict[str, float]]
@@ -73,13 +73,13 @@ class ScoreRecord:
             opt: The metric's block of ``val.metrics``.
         """
         made, gt = (getattr(self.model, f'{name}_luminance', None) for name in ('output', 'gt'))
-        shown = not isinstance(data['img'], image_files.NotFinite)
+        shown = not isinstance(data['img'], image_io.NotFinite)
         if shown and made is not None and opt.get('test_y_channel') and 'img2' in data:
             if gt is not None:
                 data = {'img': _as_array(made), 'img2': _as_array(gt)}
             elif data['img2'].shape[-1] == 3:
                 data = {'img': _as_array(made), 'img2': luminance(data['img2'][..., ::-1])[..., None]}
-        value = image_files.calculate_metric(data, opt)
+        value = image_io.calculate_metric(data, opt)
         if self._noted:
             metrics = self.model.opt['val']['metrics']
             name = next((name for name, block in metrics.items() if block is opt), str(opt.get('type')))

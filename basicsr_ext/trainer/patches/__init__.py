@@ -1,0 +1,1 @@
+"""What a run replaces in BasicSR, with one table of it."""
