@@ -52,7 +52,7 @@ from basicsr_ext.data.crop_geometry import copy_flipped
 from basicsr_ext.data.paired_centroid_dataset import PairedCentroidDataset
 from basicsr_ext.data.paired_store_dataset import PairedStoreDataset
 from basicsr_ext.data.sample_id import SampleId
-from basicsr_ext.functional.ranges import to_unit_range
+from basicsr_ext.functional.pixels import to_unit_range
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter
 from basicsr_ext.trainer.prefetching import read_ahead

@@ -12,10 +12,10 @@ import pytest
 from run_helpers import write_images
 
 import basicsr_ext
-from basicsr_ext import archs, data, functional, losses, metrics, models
+from basicsr_ext import archs, data, functional, losses, metrics, models, networks
 
 PAGE = Path(__file__).parents[1] / 'docs/python.md'
-PACKAGES = (archs, data, functional, losses, metrics, models)
+PACKAGES = (archs, data, functional, losses, metrics, models, networks)
 
 
 def test_every_block_runs(tmp_path, monkeypatch, photos, capsys):

@@ -12,7 +12,7 @@ from basicsr_ext.archs.han_arch import DIV2K_MEAN
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.wavelet import haar_dwt, haar_idwt
-from basicsr_ext.storage.tensor_names import rename_keys
+from basicsr_ext.networks.tensor_names import rename_keys
 
 BANDS = ('ll', 'lh', 'hl', 'hh')
 # What each band is made from, in order: the first stage goes from LL to HH, the second one back. "ll1" is LL after stage 1.

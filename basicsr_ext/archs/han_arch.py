@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from basicsr_ext.archs.building import check_at_least
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 from basicsr_ext.functional.precision import without_autocast
-from basicsr_ext.storage.tensor_names import rename_keys, without_mean_shift
+from basicsr_ext.networks.tensor_names import rename_keys, without_mean_shift
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 

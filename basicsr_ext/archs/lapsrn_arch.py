@@ -12,7 +12,7 @@ from torch.nn import functional
 from basicsr_ext.archs.building import He, check_at_least, he_initialisation
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 from basicsr_ext.errors import UserError
-from basicsr_ext.storage.tensor_names import rename_keys
+from basicsr_ext.networks.tensor_names import rename_keys
 
 SLOPE = 0.2  # of leaky ReLU
 LEVELS = {2: 1, 4: 2, 8: 3}

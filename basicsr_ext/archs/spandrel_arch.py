@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from basicsr_ext.archs.registry import ARCH_REGISTRY
 from basicsr_ext.errors import UserError, brief
+from basicsr_ext.networks.weights import check_kinds, read_weights
 from basicsr_ext.options.closest import closest_name
 from basicsr_ext.options.config import IS_PATH
-from basicsr_ext.storage.weights import check_kinds, read_weights
 
 # Architectures that cannot be trained here, and why.
 NOT_TRAINED = {

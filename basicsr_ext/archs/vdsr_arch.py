@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from basicsr_ext.archs.building import He, Normalization, check_at_least, enlarge, he_initialisation
 from basicsr_ext.archs.registry import ARCH_REGISTRY
-from basicsr_ext.storage.tensor_names import rename_keys
+from basicsr_ext.networks.tensor_names import rename_keys
 
 
 @ARCH_REGISTRY.register()

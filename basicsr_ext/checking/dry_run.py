@@ -20,11 +20,11 @@ from basicsr_ext.checking.networks import CANNOT_RUN_HERE, quiet
 from basicsr_ext.checking.report import Report
 from basicsr_ext.checking.structure import datasets, phase_of
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.ranges import to_unit_range
-from basicsr_ext.functional.tiling import pad_to_multiple
-from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.functional.pixels import to_unit_range
+from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.tiling import pad_to_multiple
+from basicsr_ext.networks.weights import fit_weights, read_weights
 from basicsr_ext.options.problems import brief
-from basicsr_ext.storage.weights import fit_weights, read_weights
 
 METRIC_SIDE = 512  # HR pixels; whole images would take metrics such as NIQE many seconds
 

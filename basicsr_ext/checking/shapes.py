@@ -19,7 +19,7 @@ from basicsr_ext.checking.networks import CANNOT_RUN_HERE, build_to_run, build_w
 from basicsr_ext.checking.registries import look_up, origin
 from basicsr_ext.checking.report import Report
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.networks.requirements import needs_of
 from basicsr_ext.options.problems import KeyPath, brief
 
 # What torch says of tensors that do not fit; other errors on "meta" may come from computing without memory.

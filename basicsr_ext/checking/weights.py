@@ -9,8 +9,8 @@ from basicsr_ext.checking.networks import build_whole
 from basicsr_ext.checking.report import Report
 from basicsr_ext.checking.structure import network_keys
 from basicsr_ext.errors import UserError
+from basicsr_ext.networks.weights import match_weights, read_weights
 from basicsr_ext.options.problems import KeyPath, brief, shown_path
-from basicsr_ext.storage.weights import match_weights, read_weights
 
 
 def check_weights(report: Report, resumes: bool) -> None:

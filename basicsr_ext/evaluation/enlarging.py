@@ -14,18 +14,18 @@ import torch
 from basicsr_ext.errors import UserError
 from basicsr_ext.evaluation.network_file import TrainedNetwork, open_network
 from basicsr_ext.evaluation.pictures import BadImage, Picture
-from basicsr_ext.functional.device import resolve_device
-from basicsr_ext.functional.inference import Inference, super_resolve
 from basicsr_ext.functional.precision import PRECISIONS, overflow_hint
 from basicsr_ext.functional.resize import upsample
-from basicsr_ext.functional.tiling import (
+from basicsr_ext.memory import available_memory, describe_bytes
+from basicsr_ext.networks.devices import resolve_device
+from basicsr_ext.networks.inference import Inference, super_resolve
+from basicsr_ext.networks.tiling import (
     blended_bands,
     check_tile,
     mirrored_places,
     overlap_warning,
     resolve_overlap,
 )
-from basicsr_ext.memory import available_memory, describe_bytes
 from basicsr_ext.prepare.pixels import from_unit, to_unit
 
 _BICUBIC = 3  # pixels around a window that its bicubic enlargement depends on, and one more

@@ -21,8 +21,8 @@ from torch.nn import functional
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError, brief, writing_failed
 from basicsr_ext.evaluation.network_file import TrainedNetwork, open_network
+from basicsr_ext.networks.weight_file import NETWORK_KEY
 from basicsr_ext.prepare.whole_files import write_whole
-from basicsr_ext.storage.weight_file import NETWORK_KEY
 
 FORMATS = ('.onnx', '.safetensors')
 TOLERANCE = 1e-4  # largest difference from torch, of values in [0, 1]

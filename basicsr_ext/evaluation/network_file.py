@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.network_needs import Needs, needs_of
+from basicsr_ext.networks.requirements import Needs, needs_of
+from basicsr_ext.networks.weights import read_weights
 from basicsr_ext.prepare.teacher import build_teacher, check_network_file, teacher_from_file
-from basicsr_ext.storage.weights import read_weights
 
 
 class TrainedNetwork(NamedTuple):

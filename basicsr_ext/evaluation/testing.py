@@ -131,7 +131,7 @@ def _with_weights(source: OptionSource, file: Path) -> OptionSource:
 
 def _network_differences(own: Mapping[str, Any], given: Mapping[str, Any], within: str = '') -> list[str]:
     """Says where two network options differ; an argument that one leaves out has its class's default."""
-    from basicsr_ext.models.network_needs import argument_of
+    from basicsr_ext.networks.requirements import argument_of
 
     differences = []
     for key in dict.fromkeys([*own, *given]):
@@ -149,7 +149,7 @@ def _check_fit(file: Path, source: OptionSource) -> None:
     from basicsr.archs import build_network
 
     from basicsr_ext.checking.networks import quiet
-    from basicsr_ext.storage.weights import fit_weights, read_weights
+    from basicsr_ext.networks.weights import fit_weights, read_weights
 
     paths = source.values.get('path') or {}
     try:

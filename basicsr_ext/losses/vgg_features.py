@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG19_Weights, vgg19
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.storage.weights import read_weights
+from basicsr_ext.networks.weights import read_weights
 
 LAYERS = tuple(NAMES['vgg19'])
 

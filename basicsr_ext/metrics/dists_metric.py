@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_pair, as_tensor, check_options
 from basicsr_ext.metrics.networks import BACKBONES, fetching, freeze, load_features, require
 from basicsr_ext.metrics.registering import metric
+from basicsr_ext.networks.devices import resolve_device
 
 
 def _check_ready(backbone_path: str | None = None, device: str = 'auto', **options: Any) -> None:

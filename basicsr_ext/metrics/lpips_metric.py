@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_pair, as_tensor, check_options
 from basicsr_ext.metrics.networks import BACKBONES, fetching, freeze, load_features, require
 from basicsr_ext.metrics.registering import metric
-from basicsr_ext.storage.weights import fit_weights, read_weights
+from basicsr_ext.networks.devices import resolve_device
+from basicsr_ext.networks.weights import fit_weights, read_weights
 
 
 def _check_ready(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.storage.weights import fit_weights, read_weights
+from basicsr_ext.networks.weights import fit_weights, read_weights
 
 # As torchvision downloads them, into the folder hub/checkpoints of TORCH_HOME.
 BACKBONES = {

@@ -14,10 +14,10 @@ import torch
 from basicsr.metrics import niqe as basicsr_niqe
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_rgb, as_tensor, check_options
 from basicsr_ext.metrics.networks import pyiqa_metric
 from basicsr_ext.metrics.registering import metric
+from basicsr_ext.networks.devices import resolve_device
 
 BLOCK = 96
 LIBRARIES = ('basicsr', 'pyiqa')

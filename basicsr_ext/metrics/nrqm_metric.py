@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.metrics.images import Order, as_rgb, as_tensor, check_options
 from basicsr_ext.metrics.networks import fetching, pyiqa_metric
 from basicsr_ext.metrics.registering import metric
+from basicsr_ext.networks.devices import resolve_device
 
 MODEL = 'NRQM_model.mat'
 

@@ -20,11 +20,11 @@ from basicsr_ext.models.ail_importance import DirectImportance, Importance, Recu
 from basicsr_ext.models.ail_options import AILOptions
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.importance_maps import ImportanceMaps
-from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.models.round_record import in_words, write_picture, write_record
 from basicsr_ext.models.teacher import check_alike
 from basicsr_ext.models.together import Ranks
 from basicsr_ext.models.whole_images import WholeImages
+from basicsr_ext.networks.requirements import needs_of
 
 
 @MODEL_REGISTRY.register()

@@ -16,9 +16,8 @@ from pydantic import Field
 from torch import distributed, nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.device import is_for_device
+from basicsr_ext.functional.pixels import to_unit_range
 from basicsr_ext.functional.precision import autocast, exact_float32
-from basicsr_ext.functional.ranges import to_unit_range
 from basicsr_ext.models.cuda_graphs import GraphedNetwork
 from basicsr_ext.models.from_total import fill_from_total
 from basicsr_ext.models.grad_clip import GradClip
@@ -29,6 +28,7 @@ from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
 from basicsr_ext.models.player import Player, tell_unreached
 from basicsr_ext.models.step_options import StepOptions
 from basicsr_ext.models.together import sum_over_ranks
+from basicsr_ext.networks.devices import is_for_device
 
 Losses = Mapping[str, torch.Tensor]
 

@@ -17,9 +17,9 @@ from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_options import ECOOptions
-from basicsr_ext.models.network_needs import needs_of
 from basicsr_ext.models.teacher import check_alike
-from basicsr_ext.storage.weights import digest_tensors, sha256
+from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.weights import digest_tensors, sha256
 
 
 @MODEL_REGISTRY.register()

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from basicsr_ext.functional.inference import Inference, Result, super_resolve
 from basicsr_ext.functional.precision import exact_float32
-from basicsr_ext.functional.tiling import check_tile
-from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.networks.inference import Inference, Result, super_resolve
+from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.tiling import check_tile
 from basicsr_ext.options.config import OptionBlock
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from basicsr_ext.archs.lfcsr_arch import LFCSR
-from basicsr_ext.functional.inference import Result
 from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
 from basicsr_ext.models.inference_options import run_in_test
-from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.networks.inference import Result
+from basicsr_ext.networks.requirements import needs_of
 
 # Bands that shall be equal in the images of both stages; the first is measured in any case, to compare trainings.
 BANDS: dict[str, Callable[[Tensor], Tensor]] = {'ll': haar_low, 'high': haar_high, 'gaussian': gaussian_low}

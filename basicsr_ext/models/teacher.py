@@ -12,8 +12,8 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from basicsr_ext.errors import UserError, brief
+from basicsr_ext.networks.weights import Match, load_weights
 from basicsr_ext.options.closest import closest_name
-from basicsr_ext.storage.weights import Match, load_weights
 
 
 def build_teacher(

@@ -8,7 +8,7 @@ import torch
 
 from basicsr_ext.data.crop_geometry import Geometry
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.ranges import to_unit_range
+from basicsr_ext.functional.pixels import to_unit_range
 
 
 class WholeImages:

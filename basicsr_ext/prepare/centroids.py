@@ -12,12 +12,13 @@ import torch
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional import inference
-from basicsr_ext.functional.device import resolve_device
 from basicsr_ext.functional.digest import keys_digest
 from basicsr_ext.functional.precision import PRECISIONS, overflow_hint
-from basicsr_ext.functional.tiling import check_tile, overlap_warning, resolve_overlap
-from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.networks import inference
+from basicsr_ext.networks.devices import resolve_device
+from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.tiling import check_tile, overlap_warning, resolve_overlap
+from basicsr_ext.networks.weights import digest_tensors, sha256
 from basicsr_ext.prepare.centroid_pieces import CentroidPieces
 from basicsr_ext.prepare.pixels import to_unit
 from basicsr_ext.prepare.recognised import recognised_teacher
@@ -25,7 +26,6 @@ from basicsr_ext.prepare.sharing import on_first_rank, own_device, shared_work
 from basicsr_ext.prepare.source import open_source, source_record
 from basicsr_ext.prepare.teacher import build_teacher, check_network_option, teacher_from_weights
 from basicsr_ext.storage import ImageStore
-from basicsr_ext.storage.weights import digest_tensors, sha256
 
 DTYPES = ('uint8', 'uint16', 'float32')
 

@@ -9,8 +9,8 @@ from torch import nn
 
 import basicsr_ext
 from basicsr_ext.errors import UserError, brief
+from basicsr_ext.networks.weights import check_kinds, read_weights
 from basicsr_ext.prepare.teacher import print_remarks
-from basicsr_ext.storage.weights import check_kinds, read_weights
 
 
 class Recognised(NamedTuple):

@@ -13,8 +13,8 @@ import torch
 
 import basicsr_ext
 from basicsr_ext.errors import UserError, brief
+from basicsr_ext.networks.weight_file import NETWORK_KEY, describe, is_tensor, open_weight_file
 from basicsr_ext.options.problems import found
-from basicsr_ext.storage.weight_file import NETWORK_KEY, describe, is_tensor, open_weight_file
 
 _LARGEST_SCALE = 64
 

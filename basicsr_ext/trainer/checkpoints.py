@@ -22,8 +22,8 @@ import torch
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError, first_of
-from basicsr_ext.storage.weight_file import NETWORK_KEY
-from basicsr_ext.storage.weights import not_finite, sha256
+from basicsr_ext.networks.weight_file import NETWORK_KEY
+from basicsr_ext.networks.weights import not_finite, sha256
 from basicsr_ext.trainer.patches.basicsr_losses import load_loss_states, loss_states
 from basicsr_ext.trainer.randomness import generator_states, restore_generator_states
 

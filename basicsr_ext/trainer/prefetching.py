@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.device import is_for_device
+from basicsr_ext.networks.devices import is_for_device
 
 BATCH_LIMIT = 30 * 60  # seconds that a batch may take
 

@@ -481,7 +481,7 @@ def evaluate(options: dict[str, Any], settings: Settings) -> dict[str, Any]:
     from basicsr.archs import build_network
 
     from basicsr_ext.functional.resize import upsample
-    from basicsr_ext.storage.weights import load_weights
+    from basicsr_ext.networks.weights import load_weights
 
     scale, luminance = options['scale'], options['network_g'].get('in_channels') == 1
     images = {name: test_images(settings.root, name, scale, luminance, settings.device) for name in test_sets(settings)}

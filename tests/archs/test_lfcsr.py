@@ -16,8 +16,8 @@ from basicsr_ext.archs.han_arch import HAN
 from basicsr_ext.archs.lfcsr_arch import LFCSR
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.base import TrainingModel
-from basicsr_ext.models.network_needs import needs_of
-from basicsr_ext.storage.weights import fit_weights
+from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.weights import fit_weights
 
 SR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 2}
 REFINER = {'type': 'CliqueRefiner', 'num_feat': 2, 'num_block': 1}

@@ -16,7 +16,7 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional.psnr import psnr
 from basicsr_ext.functional.resize import downsample, mod_crop, upsample
 from basicsr_ext.functional.ssim import ssim
-from basicsr_ext.storage.weights import fit_weights, load_weights, read_weights
+from basicsr_ext.networks.weights import fit_weights, load_weights, read_weights
 
 SET5 = ('baby', 'bird', 'butterfly', 'head', 'woman')
 

@@ -18,7 +18,7 @@ basicsr_ext.register()
 from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.evaluation import export as exporting
-from basicsr_ext.storage.weights import read_weights
+from basicsr_ext.networks.weights import read_weights
 
 ANY_SIZE = [
     (TINY_EDSR, 2),

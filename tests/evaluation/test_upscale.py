@@ -24,11 +24,11 @@ from basicsr_ext.cli import main
 from basicsr_ext.errors import CutShort
 from basicsr_ext.evaluation import enlarging, network_file
 from basicsr_ext.evaluation import upscale as upscaling
-from basicsr_ext.functional.inference import Inference
 from basicsr_ext.functional.resize import upsample
-from basicsr_ext.functional.self_ensemble import self_ensemble
 from basicsr_ext.functional.ycbcr import rgb_to_ycbcr
-from basicsr_ext.models.network_needs import Needs
+from basicsr_ext.networks.inference import Inference
+from basicsr_ext.networks.requirements import Needs
+from basicsr_ext.networks.self_ensemble import self_ensemble
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter, open_store
 from basicsr_ext.trainer.run import _forget_logger
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_ext.functional.ranges import to_unit_range
+from basicsr_ext.functional.pixels import to_unit_range
 
 
 def test_integer_images_by_hand():

@@ -16,7 +16,7 @@ basicsr_ext.register()
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from basicsr_ext.models.lfcsr_model import LFCSRModel
-from basicsr_ext.storage.weights import fit_weights
+from basicsr_ext.networks.weights import fit_weights
 
 
 @ARCH_REGISTRY.register()

@@ -11,7 +11,7 @@ import basicsr_ext
 basicsr_ext.register()
 
 from basicsr_ext.archs.criaclnet_arch import CriaCLNet
-from basicsr_ext.storage.weights import fit_weights
+from basicsr_ext.networks.weights import fit_weights
 
 
 def test_golden_released_network(golden_dir):

@@ -12,7 +12,7 @@ basicsr_ext.register()
 
 from basicsr_ext.archs.cliquerefiner_arch import CliqueRefiner
 from basicsr_ext.archs.han_arch import HAN
-from basicsr_ext.storage.weights import fit_weights
+from basicsr_ext.networks.weights import fit_weights
 
 
 def load(golden_dir, name):

@@ -18,7 +18,7 @@ from basicsr.metrics import calculate_metric
 from basicsr_ext.metrics.dists_metric import build_dists
 from basicsr_ext.metrics.lpips_metric import build_lpips
 from basicsr_ext.metrics.networks import BACKBONES
-from basicsr_ext.storage.weights import read_weights
+from basicsr_ext.networks.weights import read_weights
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def test_noise_is_added_to_the_mixed_input_and_repeats(prepared):
 def test_online_teacher_makes_the_centroids(prepared):
     from basicsr.archs import build_network
 
-    from basicsr_ext.storage.weights import load_weights
+    from basicsr_ext.networks.weights import load_weights
 
     teacher = {'network': TINY_EDSR, 'weights': str(prepared / 'teacher.pth')}
     model = build(eco_options(prepared, objective='noise_free', teacher=teacher), prepared)

@@ -25,13 +25,13 @@ from run_helpers import TINY_EDSR, eco_options, model_options, sr_options, write
 
 from basicsr_ext.checking.dataset_building import build_dataset
 from basicsr_ext.functional.importance import initial_importance, raised_importance
-from basicsr_ext.functional.inference import Inference, super_resolve
 from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.wavelet import haar_low
 from basicsr_ext.metrics.registering import metric
 from basicsr_ext.models.ail_model import AILModel
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_model import ECOModel
+from basicsr_ext.networks.inference import Inference, super_resolve
 
 EXACT = (False, False, 'highest')
 

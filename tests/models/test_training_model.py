@@ -18,7 +18,7 @@ from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.grad_clip import GradClip
 from basicsr_ext.models.guard import Guard, GuardOptions
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
-from basicsr_ext.storage.weights import load_weights, read_weights
+from basicsr_ext.networks.weights import load_weights, read_weights
 
 
 def batch(seed=0, size=2, factor=1.0):
@@ -482,7 +482,7 @@ def test_x2_weights_start_an_x4_network_with_its_upsampler_anew(tmp_path):
 def test_partly_fitting_weights_say_their_share(tmp_path):
     from basicsr.archs import build_network
 
-    from basicsr_ext.storage.weights import fit_weights
+    from basicsr_ext.networks.weights import fit_weights
 
     network = build_network({**TINY_EDSR, 'num_block': 2})
     sentence = fit_weights(network, build_network(TINY_EDSR).state_dict(), 'x.pth', strict=False)

@@ -14,11 +14,11 @@ import basicsr_ext
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.digest import image_digest
 from basicsr_ext.functional.resize import downsample
-from basicsr_ext.functional.self_ensemble import self_ensemble
+from basicsr_ext.networks.self_ensemble import self_ensemble
+from basicsr_ext.networks.weights import digest_tensors
 from basicsr_ext.prepare import assembling, centroids
 from basicsr_ext.prepare.centroids import make_centroids
 from basicsr_ext.storage import RawLmdbWriter, open_store
-from basicsr_ext.storage.weights import digest_tensors
 from basicsr_ext.trainer.checkpoints import network_content
 
 

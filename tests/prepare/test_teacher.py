@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.device import resolve_device
+from basicsr_ext.networks.devices import resolve_device
 from basicsr_ext.prepare.teacher import (
     build_teacher,
     check_network_option,

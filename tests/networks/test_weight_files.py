@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.storage import unpickling
-from basicsr_ext.storage.weight_file import open_weight_file
-from basicsr_ext.storage.weights import digest_tensors, fit_weights, load_weights, match_weights, read_weights
+from basicsr_ext.networks import unpickling
+from basicsr_ext.networks.weight_file import open_weight_file
+from basicsr_ext.networks.weights import digest_tensors, fit_weights, load_weights, match_weights, read_weights
 
 ARRAYS = np.zeros(1).__reduce__()[0].__module__  # numpy._core.multiarray; before NumPy 2 numpy.core.multiarray
 FORMATS = pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])

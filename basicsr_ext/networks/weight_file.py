@@ -1,6 +1,6 @@
 """Opens files of weights: of ``torch.save`` in both of its formats, and ``.safetensors``.
 
-Nothing in a file is run, see :mod:`basicsr_ext.storage.unpickling`. Tensors are read only when they are asked for.
+Nothing in a file is run, see :mod:`basicsr_ext.networks.unpickling`. Tensors are read only when they are asked for.
 
 A file of torch.save is an archive (zip, since torch 1.6)::
 
@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from basicsr_ext.errors import UserError, brief
-from basicsr_ext.storage.unpickling import Described, Named, Refused, Unpickler
+from basicsr_ext.networks.unpickling import Described, Named, Refused, Unpickler
 
 # In our network files, besides the weights: label, option and scale of the network.
 NETWORK_KEY = 'basicsr_ext'
@@ -136,7 +136,7 @@ class WeightFile:
     Attributes:
         path: The file.
         content: Plain values; tensors are tensors, or :class:`StoredTensor`; objects are
-            :class:`~basicsr_ext.storage.unpickling.Described`.
+            :class:`~basicsr_ext.networks.unpickling.Described`.
     """
 
     def __init__(self, path: Path, content: Any, stretches: Mapping[str, _Stretch]):

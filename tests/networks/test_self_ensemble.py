@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr_ext.functional.self_ensemble import inverse_transform, self_ensemble, transform
+from basicsr_ext.networks.self_ensemble import inverse_transform, self_ensemble, transform
 
 ORIENTATIONS = list(itertools.product((False, True), repeat=3))
 

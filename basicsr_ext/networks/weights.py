@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError, brief, first_of
-from basicsr_ext.storage.tensor_names import generator_prefix, known_names, without_wrappers
-from basicsr_ext.storage.unpickling import Described
-from basicsr_ext.storage.weight_file import (
+from basicsr_ext.networks.tensor_names import generator_prefix, known_names, without_wrappers
+from basicsr_ext.networks.unpickling import Described
+from basicsr_ext.networks.weight_file import (
     WeightFile,
     describe,
     is_tensor,
@@ -197,7 +197,7 @@ def match_weights(
 
     Args:
         network: Whose weights they are to be. Where names do not fit, those that are known of published weights of its class
-            are tried, see :func:`~basicsr_ext.storage.tensor_names.known_names`.
+            are tried, see :func:`~basicsr_ext.networks.tensor_names.known_names`.
         state: Tensors by name.
         path: Where they come from, for messages.
         strict: Whether all must fit; else those that do not are passed over.

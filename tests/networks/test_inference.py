@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr_ext.functional.inference import Inference, super_resolve
 from basicsr_ext.functional.resize import upsample
-from basicsr_ext.functional.self_ensemble import self_ensemble
 from basicsr_ext.functional.ycbcr import rgb_to_ycbcr, ycbcr_to_rgb
+from basicsr_ext.networks.inference import Inference, super_resolve
+from basicsr_ext.networks.self_ensemble import self_ensemble
 
 
 def make_network(channels: int, scale: int = 2) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.functional.tiling import (
+from basicsr_ext.networks.tiling import (
     check_tile,
     lay_tiles,
     overlap_warning,

@@ -10,8 +10,8 @@ import basicsr_ext
 
 basicsr_ext.register()
 
-from basicsr_ext.functional.inference import Inference, super_resolve
-from basicsr_ext.models.network_needs import needs_of
+from basicsr_ext.networks.inference import Inference, super_resolve
+from basicsr_ext.networks.requirements import needs_of
 
 SRCNN = {'type': 'SRCNN', 'in_channels': 3, 'num_feat': 4, 'num_mapping_feat': 4}
 REFINER = {'type': 'CliqueRefiner', 'num_feat': 2, 'num_block': 1}

@@ -9,9 +9,9 @@ from torch import nn
 
 from basicsr_ext.functional.precision import autocast, exact_float32
 from basicsr_ext.functional.resize import upsample
-from basicsr_ext.functional.self_ensemble import self_ensemble
-from basicsr_ext.functional.tiling import tiled_forward
 from basicsr_ext.functional.ycbcr import rgb_to_ycbcr, ycbcr_to_rgb
+from basicsr_ext.networks.self_ensemble import self_ensemble
+from basicsr_ext.networks.tiling import tiled_forward
 
 
 class Inference(NamedTuple):
