@@ -229,8 +229,8 @@ def _rank(environment: dict[str, str], function: Callable, arguments: tuple) -> 
 @contextmanager
 def model_options(options: dict[str, Any], root: Path, launcher: str = 'none') -> Iterator[dict[str, Any]]:
     """Options as a model meets them in a run, with the run's replacements in BasicSR in place."""
+    from basicsr_ext.distributed import leave_ranks
     from basicsr_ext.trainer.patches.table import all_seams, installed
-    from basicsr_ext.trainer.ranks import leave_ranks
     from basicsr_ext.trainer.session import Session
 
     session = Session(options, is_train=True, root=root, launcher=launcher)

@@ -32,7 +32,7 @@ def world_size(launcher: str) -> int:
 
 def check_devices(report: Report, launcher: str | None) -> None:
     """Checks that the GPUs that are asked for are there; warns only where the run will be started elsewhere (``None``)."""
-    from basicsr_ext.trainer.ranks import resolve_num_gpu
+    from basicsr_ext.distributed import resolve_num_gpu
 
     num_gpu = report.get('num_gpu')
     if report.is_sound('num_gpu') and num_gpu != 'auto':

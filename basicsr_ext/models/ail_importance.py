@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from basicsr_ext.data.crop_geometry import Geometry, augment
+from basicsr_ext.distributed import Ranks
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional import importance
 from basicsr_ext.functional.precision import exact_float32
@@ -18,7 +19,6 @@ from basicsr_ext.models.ail_options import AILOptions
 from basicsr_ext.models.importance_maps import ImportanceMaps, key_of
 from basicsr_ext.models.importance_update import make_maps
 from basicsr_ext.models.round_record import RoundMeans
-from basicsr_ext.models.together import Ranks
 from basicsr_ext.models.whole_images import WholeImages
 from basicsr_ext.networks.devices import to_device
 from basicsr_ext.networks.tiling import tiled_forward

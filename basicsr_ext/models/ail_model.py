@@ -13,6 +13,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from basicsr_ext.data.sample_id import iterations_per_epoch
+from basicsr_ext.distributed import Ranks
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.importance import round_of
 from basicsr_ext.functional.precision import exact_float32
@@ -22,7 +23,6 @@ from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.importance_maps import ImportanceMaps
 from basicsr_ext.models.round_record import in_words, write_picture, write_record
 from basicsr_ext.models.teacher import check_alike
-from basicsr_ext.models.together import Ranks
 from basicsr_ext.models.whole_images import WholeImages
 from basicsr_ext.networks.requirements import needs_of
 

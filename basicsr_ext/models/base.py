@@ -15,6 +15,7 @@ from basicsr.utils import get_root_logger
 from pydantic import Field
 from torch import distributed, nn
 
+from basicsr_ext.distributed import sum_over_ranks
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.pixels import to_unit_range
 from basicsr_ext.functional.precision import autocast, exact_float32
@@ -27,7 +28,6 @@ from basicsr_ext.models.loss_record import LossRecord, zero_losses
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
 from basicsr_ext.models.player import Player, tell_unreached
 from basicsr_ext.models.step_options import StepOptions
-from basicsr_ext.models.together import sum_over_ranks
 from basicsr_ext.networks.devices import is_for_device
 
 Losses = Mapping[str, torch.Tensor]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from basicsr.utils import get_root_logger
 
+from basicsr_ext.distributed import Ranks
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.importance_maps import ImportanceMaps
-from basicsr_ext.models.together import Ranks
 
 _SECONDS = 60  # between two lines that tell how far an update is
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import torch
 
+from basicsr_ext.distributed import Ranks
 from basicsr_ext.errors import writing_failed
-from basicsr_ext.models.together import Ranks
 
 
 class RoundMeans:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from basicsr_ext.errors import CutShort, UserError
 from basicsr_ext.prepare.progress import progress
-from basicsr_ext.trainer.workers import start_worker, worker_context
+from basicsr_ext.processes import start_worker, worker_context
 
 Job = TypeVar('Job')
 _MOST_BY_DEFAULT = 16

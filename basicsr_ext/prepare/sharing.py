@@ -27,7 +27,7 @@ def shared_work(launcher: str | None) -> Iterator[tuple[int, int]]:
     Raises:
         UserError: The environment lacks what the launcher should have set.
     """
-    from basicsr_ext.trainer.ranks import is_distributed, is_lost_rank, leave_ranks, start_ranks
+    from basicsr_ext.distributed import is_distributed, is_lost_rank, leave_ranks, start_ranks
 
     if launcher is None:
         launcher = 'pytorch' if 'TORCHELASTIC_RUN_ID' in os.environ else 'none'
@@ -55,7 +55,7 @@ def on_first_rank(task: Callable[[], None]) -> None:
         UserError: What the task raised, on the first rank.
         AnotherRankFailed: On the others.
     """
-    from basicsr_ext.trainer.ranks import from_first_rank, is_distributed
+    from basicsr_ext.distributed import from_first_rank, is_distributed
 
     if not is_distributed():
         task()

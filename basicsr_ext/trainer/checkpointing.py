@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from basicsr.utils import get_root_logger
 
+from basicsr_ext.distributed import Ranks, from_first_rank, on_all_ranks
 from basicsr_ext.errors import Stopped, UserError, diverged, first_of
-from basicsr_ext.models.together import Ranks
 from basicsr_ext.networks.weights import not_finite
 from basicsr_ext.trainer import checkpoints
 from basicsr_ext.trainer.metrics_log import MetricsLog, read_metrics
-from basicsr_ext.trainer.ranks import from_first_rank, on_all_ranks
 from basicsr_ext.trainer.sampling import TrainSampler
 from basicsr_ext.trainer.stopping import StopRequests
 

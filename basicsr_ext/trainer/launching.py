@@ -85,7 +85,7 @@ def _check(args: argparse.Namespace) -> None:
 
     source = read_source(args.opt, args.force_yml)
     register()
-    from basicsr_ext.trainer.ranks import resolve_num_gpu
+    from basicsr_ext.distributed import resolve_num_gpu
 
     report = check_options(
         source,

@@ -12,11 +12,11 @@ from basicsr.utils import MessageLogger
 from torch import nn
 
 import basicsr_ext
+from basicsr_ext.distributed import from_first_rank
 from basicsr_ext.errors import diverged
 from basicsr_ext.models.loss_record import zero_losses
 from basicsr_ext.networks.weights import not_finite
 from basicsr_ext.trainer.metrics_log import MetricsLog
-from basicsr_ext.trainer.ranks import from_first_rank
 
 _WALL = ('time', 'data_time')
 

@@ -211,10 +211,10 @@ def _run_checked(
     import basicsr.train
 
     from basicsr_ext.compat import cuda_calls
+    from basicsr_ext.distributed import is_lost_rank, leave_ranks
     from basicsr_ext.trainer.determinism import refusal
     from basicsr_ext.trainer.patches.image_io import NO_ROOM
     from basicsr_ext.trainer.patches.table import all_seams, installed
-    from basicsr_ext.trainer.ranks import is_lost_rank, leave_ranks
     from basicsr_ext.trainer.session import Session
 
     report = check_options(

@@ -17,6 +17,7 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.misc import check_resume
 from torch import nn
 
+from basicsr_ext import distributed as ranks
 from basicsr_ext.checking.dataset_building import build_dataset
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.from_total import KeyPath, fill_from_total, get_option, set_option
@@ -24,7 +25,8 @@ from basicsr_ext.options import complete as option_files
 from basicsr_ext.options.config import FromTotal
 from basicsr_ext.options.source import OptionSource
 from basicsr_ext.options.yaml import write_yaml
-from basicsr_ext.trainer import checkpoints, ranks
+from basicsr_ext.processes import start_worker, worker_context
+from basicsr_ext.trainer import checkpoints
 from basicsr_ext.trainer.checkpointing import Keeper
 from basicsr_ext.trainer.determinism import use_deterministic_algorithms
 from basicsr_ext.trainer.locking import ExperimentLock
@@ -37,7 +39,6 @@ from basicsr_ext.trainer.randomness import KeyedDataset
 from basicsr_ext.trainer.resuming import check_same_data, fingerprint
 from basicsr_ext.trainer.sampling import Position, TrainSampler
 from basicsr_ext.trainer.stopping import StopRequests
-from basicsr_ext.trainer.workers import start_worker, worker_context
 
 
 class Session:

@@ -10,8 +10,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from basicsr_ext.processes import end_with_parent
 from basicsr_ext.trainer.failing import LOST
-from basicsr_ext.trainer.workers import end_with_parent
 
 _GRACE = 60  # seconds, of which torchrun gives its ranks 30 to end
 

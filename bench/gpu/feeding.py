@@ -32,9 +32,9 @@ from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr_ext.functional.resize import downsample, mod_crop
 from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.prepare.stores import make_store
+from basicsr_ext.processes import start_worker
 from basicsr_ext.trainer.prefetching import Feeder
 from basicsr_ext.trainer.sampling import TrainSampler
-from basicsr_ext.trainer.workers import start_worker
 
 SCALE, BATCH, PATCH = 2, 16, 96
 EPOCH = 2_000_000  # samples, so that no measurement meets its end

@@ -13,8 +13,8 @@ import torch
 from basicsr.archs import build_network
 from run_helpers import TINY_EDSR, model_options, on_ranks, sr_options
 
+from basicsr_ext.distributed import on_all_ranks
 from basicsr_ext.models.base import TrainingModel
-from basicsr_ext.trainer.ranks import on_all_ranks
 
 TINY_CRITIC = {**TINY_EDSR, 'num_feat': 2}
 

@@ -63,7 +63,7 @@ def test_a_rank_that_lost_one_that_was_killed_says_so_in_a_line(root, monkeypatc
 
 def test_a_rank_that_does_not_come_is_told(root, monkeypatch, capfd):
     """As on a machine where the command was not started."""
-    monkeypatch.setattr('basicsr_ext.trainer.ranks._MEETING', timedelta(seconds=2))
+    monkeypatch.setattr('basicsr_ext.distributed._MEETING', timedelta(seconds=2))
     path = write_options(root / 'o.yml', sr_options(root))
     on_ranks(2, _comes_or_not, str(path))
     error = capfd.readouterr().err

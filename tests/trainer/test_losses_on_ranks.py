@@ -21,7 +21,7 @@ from run_helpers import (
 )
 
 from basicsr_ext.cli import main
-from basicsr_ext.models.together import sum_over_ranks
+from basicsr_ext.distributed import sum_over_ranks
 from basicsr_ext.trainer.metrics_log import read_metrics
 
 

@@ -242,7 +242,7 @@ def test_the_documented_srun_command_makes_the_ranks_that_torchrun_makes():
 
 
 def test_slurm_environment_becomes_a_rendezvous(monkeypatch):
-    from basicsr_ext.trainer import ranks
+    from basicsr_ext import distributed as ranks
 
     given = {'SLURM_PROCID': '3', 'SLURM_NTASKS': '8', 'SLURM_NODELIST': 'node[1-2]', 'SLURM_LOCALID': '1'}
     for name, value in given.items():

@@ -265,7 +265,7 @@ def test_gpus_without_cuda(root, capsys, num_gpu):
 
 
 def test_several_gpus_without_a_launcher(monkeypatch):
-    from basicsr_ext.trainer.ranks import resolve_num_gpu
+    from basicsr_ext.distributed import resolve_num_gpu
 
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from basicsr_ext.distributed import sum_over_ranks
 from basicsr_ext.models.base import TrainingModel
-from basicsr_ext.models.together import sum_over_ranks
 
 
 def tell_losses_the_iteration(model: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Subset
 
-from basicsr_ext.trainer.ranks import on_all_ranks
+from basicsr_ext.distributed import on_all_ranks
 
 
 class Share:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from basicsr_ext.distributed import on_all_ranks
 from basicsr_ext.functional.luminance import luminance
 from basicsr_ext.storage.folder import EXTENSIONS
 from basicsr_ext.trainer.patches import image_io
-from basicsr_ext.trainer.ranks import on_all_ranks
 
 Scores = dict[str, dict[str, float]]
 _Noted = list[tuple[str, dict[str, float]]]  # path of an image below its folder

@@ -22,9 +22,9 @@ from waiting import LIMIT, read_soon, status_of_child
 
 from basicsr_ext.data.sample_id import SampleId
 from basicsr_ext.options.complete import complete_options
+from basicsr_ext.processes import start_worker, worker_context
 from basicsr_ext.trainer.prefetching import Feeder
 from basicsr_ext.trainer.randomness import KeyedDataset
-from basicsr_ext.trainer.workers import start_worker, worker_context
 
 SAMPLE = SampleId(index=1, epoch=0, position=3, iteration=1, seed=9)
 
@@ -86,7 +86,7 @@ def test_a_worker_passes_over_signals_and_ends_when_its_rank_wants_it_to():
 _BOTH_A_THOUSAND_TIMES = """
 import os, signal, sys, time
 from multiprocessing import active_children
-from basicsr_ext.trainer.workers import start_worker, worker_context
+from basicsr_ext.processes import start_worker, worker_context
 
 assert 'torch' not in sys.modules
 
@@ -127,7 +127,7 @@ def test_a_worker_ends_whatever_else_is_sent():
 @forks
 def test_a_rank_that_ends_waits_for_no_worker(monkeypatch):
     """As at the end of a program, where multiprocessing joins all that it has started."""
-    monkeypatch.setattr('basicsr_ext.trainer.workers._PATIENCE', 0.1)
+    monkeypatch.setattr('basicsr_ext.processes._PATIENCE', 0.1)
     worker = worker_context('fork').Process(target=time.sleep, args=(600,))
     worker.start()
     worker.join()
