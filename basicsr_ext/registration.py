@@ -20,6 +20,6 @@ def register() -> None:
     importlib.import_module('basicsr')
     for folder, suffix in _SUFFIXES.items():
         package = importlib.import_module(f'basicsr_ext.{folder}')
-        for module in pkgutil.iter_modules(package.__path__):
+        for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
             if module.name.endswith(suffix):
-                importlib.import_module(f'{package.__name__}.{module.name}')
+                importlib.import_module(module.name)

@@ -43,7 +43,7 @@ from torch import nn
 from torch.nn import functional
 
 from basicsr_ext.functional.wavelet import haar_low
-from basicsr_ext.models.lfcsr_model import LFCSRModel
+from basicsr_ext.models.lfcsr.lfcsr_model import LFCSRModel
 
 CUDA = torch.cuda.is_available()
 FAST = {'precision': 'bf16', 'channels_last': True}

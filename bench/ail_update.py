@@ -42,10 +42,10 @@ from basicsr.archs import build_network
 from basicsr_ext.data.paired_store_dataset import PairedStoreDataset
 from basicsr_ext.distributed import Ranks
 from basicsr_ext.functional.resize import downsample, upsample
-from basicsr_ext.models.ail_importance import RecursiveImportance
-from basicsr_ext.models.ail_options import AILOptions
-from basicsr_ext.models.importance_maps import ImportanceMaps
-from basicsr_ext.models.whole_images import WholeImages
+from basicsr_ext.models.ail.importance import RecursiveImportance
+from basicsr_ext.models.ail.map_files import ImportanceMaps
+from basicsr_ext.models.ail.options import AILOptions
+from basicsr_ext.models.ail.whole_images import WholeImages
 
 CUDA = torch.cuda.is_available()
 SIZE, QUICK_SIZE = (1020, 1356), (256, 340)

@@ -22,8 +22,8 @@ import logging
 import torch
 from basicsr.models import build_model
 
-from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_model import ECOModel
+from basicsr_ext.models.training_model import TrainingModel
 
 CUDA = torch.cuda.is_available()
 NETWORKS = {

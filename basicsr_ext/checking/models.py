@@ -17,8 +17,8 @@ from basicsr_ext.checking.report import Report
 from basicsr_ext.checking.stock_models import DEGRADATION, INFERENCE, MODELS, ModelKeys
 from basicsr_ext.checking.structure import network_keys
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.from_total import train_blocks
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.tiling import overlap_warning
 from basicsr_ext.options.closest import closest_name
 from basicsr_ext.options.kinds import ANY, BLOCK

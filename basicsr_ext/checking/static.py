@@ -116,7 +116,7 @@ def _definitions(what: str) -> Definitions:
     defined: dict[str, Path] = {}
     registered: set[str] = set()
     for package in (_STOCK, _OURS):
-        for file in sorted((_folder(package) / _FOLDERS[what]).glob('*.py')):
+        for file in sorted((_folder(package) / _FOLDERS[what]).rglob('*.py')):
             text = file.read_text(encoding='utf-8')
             registered.update(_CALL.findall(text))
             for name in _NAMED_CALL.findall(text):  # under a name of its own

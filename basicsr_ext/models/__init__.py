@@ -5,11 +5,11 @@ from basicsr_ext.lazy import export
 __getattr__, __dir__, __all__ = export(
     __name__,
     {
-        'ail_model': ('AILModel',),
-        'base': ('TrainingModel',),
+        'ail.ail_model': ('AILModel',),
+        'training_model': ('TrainingModel',),
         'criacl_model': ('CriaCLModel',),
         'eco_model': ('ECOModel',),
-        'lfcsr_model': ('LFCSRModel',),
+        'lfcsr.lfcsr_model': ('LFCSRModel',),
     },
     needs_basicsr=True,
 )

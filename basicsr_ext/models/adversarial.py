@@ -10,13 +10,14 @@ import torch
 from basicsr.losses import build_loss
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.base import Losses, TrainingModel
+from basicsr_ext.models.training_model import Losses, TrainingModel
 
 
 class AdversarialModel(TrainingModel):
     """Adds a discriminator ``net_d``, the player ``d``, where ``train.gan_opt`` asks for one.
 
-    Options: those of :class:`~basicsr_ext.models.base.TrainingModel`, ``network_d``, ``train.optim_d`` and ``train.gan_opt``.
+    Options: those of :class:`~basicsr_ext.models.training_model.TrainingModel`, ``network_d``, ``train.optim_d`` and
+        ``train.gan_opt``.
     """
 
     optional_network_names = ('d',)

@@ -15,9 +15,9 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional.centroid import mix
 from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.resize import downsample
-from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.eco_options import ECOOptions
 from basicsr_ext.models.teacher import check_alike
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.requirements import needs_of
 from basicsr_ext.networks.weights import digest_tensors, sha256
 
@@ -30,7 +30,7 @@ class ECOModel(TrainingModel):
     ``centroid`` and ``centroid_lq`` (:class:`~basicsr_ext.data.paired_centroid_dataset.PairedCentroidDataset`). They are
     mixed on the device, with alpha of the exact iteration.
 
-    Options: those of :class:`~basicsr_ext.models.base.TrainingModel`, and ``train.eco``
+    Options: those of :class:`~basicsr_ext.models.training_model.TrainingModel`, and ``train.eco``
     (:class:`~basicsr_ext.models.eco_options.ECOOptions`).
     """
 

@@ -30,7 +30,7 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 
 from basicsr_ext.functional.resize import downsample, mod_crop
-from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.prepare.stores import make_store
 from basicsr_ext.processes import start_worker
 from basicsr_ext.trainer.prefetching import Feeder

@@ -27,9 +27,9 @@ from basicsr.models import build_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr_ext.functional.self_paced import self_paced_loss
-from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.criacl_model import CriaCLModel
 from basicsr_ext.models.eco_model import ECOModel
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.options.complete import read_options
 
 FUSED = {'optim_g': {'type': 'Adam', 'lr': 1e-4, 'fused': CUDA}}

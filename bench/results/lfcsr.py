@@ -142,7 +142,7 @@ def register_dual_of_each_picture() -> None:
     """Registers a model that is no part of the method: LFCSRModel with a dual variable for each picture."""
     from basicsr.utils.registry import MODEL_REGISTRY
 
-    from basicsr_ext.models.lfcsr_model import LFCSRModel
+    from basicsr_ext.models.lfcsr.lfcsr_model import LFCSRModel
 
     class DualOfEachPicture(LFCSRModel):
         """For batches of one patch."""

@@ -15,7 +15,7 @@ from basicsr_ext.archs.cliquerefiner_arch import CliqueRefiner
 from basicsr_ext.archs.han_arch import HAN
 from basicsr_ext.archs.lfcsr_arch import LFCSR
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.requirements import needs_of
 from basicsr_ext.networks.weights import fit_weights
 

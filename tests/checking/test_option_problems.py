@@ -227,7 +227,7 @@ def test_players_and_networks_that_may_be_there(images):
     """A model of another package says what it needs as ours do; here this file is that package."""
     from basicsr.utils.registry import MODEL_REGISTRY
 
-    from basicsr_ext.models.base import TrainingModel
+    from basicsr_ext.models.training_model import TrainingModel
 
     @MODEL_REGISTRY.register()
     class AskingLittleModel(TrainingModel):
@@ -257,7 +257,7 @@ def test_models_of_other_packages_say_their_own_losses(images):
     from basicsr.utils.registry import MODEL_REGISTRY
     from pydantic import Field
 
-    from basicsr_ext.models.base import TrainingModel
+    from basicsr_ext.models.training_model import TrainingModel
 
     @MODEL_REGISTRY.register()
     class EdgeModel(TrainingModel):

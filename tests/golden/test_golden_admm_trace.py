@@ -15,7 +15,7 @@ basicsr_ext.register()
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from basicsr_ext.models.lfcsr_model import LFCSRModel
+from basicsr_ext.models.lfcsr.lfcsr_model import LFCSRModel
 from basicsr_ext.networks.weights import fit_weights
 
 

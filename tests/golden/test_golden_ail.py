@@ -12,8 +12,8 @@ basicsr_ext.register()
 
 from basicsr.losses import build_loss
 
-from basicsr_ext.models.ail_importance import DirectImportance
-from basicsr_ext.models.ail_options import AILOptions
+from basicsr_ext.models.ail.importance import DirectImportance
+from basicsr_ext.models.ail.options import AILOptions
 
 
 class Recorded(torch.nn.Module):

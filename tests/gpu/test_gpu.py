@@ -36,7 +36,7 @@ from criacl_runs import make_images as write_vgg_and_pairs
 from lfcsr_runs import lfcsr_options, with_all_losses
 
 from basicsr_ext.functional.ssim_map import SSIMSettings, ssim_map
-from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.prepare.centroids import make_centroids
 from basicsr_ext.storage import open_store
 from basicsr_ext.trainer.metrics_log import read_metrics

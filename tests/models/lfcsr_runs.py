@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from run_helpers import TINY_EDSR, forked, model_options, run, sr_options, write_options, write_pairs
 
-from basicsr_ext.models.lfcsr_model import LFCSRModel
+from basicsr_ext.models.lfcsr.lfcsr_model import LFCSRModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'losses'))
 from vgg_files import write_vgg

@@ -20,9 +20,9 @@ from basicsr_ext.data.crop_geometry import Geometry, augment, to_chw
 from basicsr_ext.distributed import Ranks
 from basicsr_ext.errors import Stopped, UserError
 from basicsr_ext.functional.importance import raised_importance
-from basicsr_ext.models import importance_update
-from basicsr_ext.models.importance_maps import ImportanceMaps, key_of, stored_importance
-from basicsr_ext.models.importance_update import make_maps
+from basicsr_ext.models.ail import maps as importance_update
+from basicsr_ext.models.ail.map_files import ImportanceMaps, key_of, stored_importance
+from basicsr_ext.models.ail.maps import make_maps
 
 
 def make(maps, number, key, of_image, ranks=None):

@@ -22,9 +22,9 @@ from basicsr_ext.data.crop_geometry import Geometry, augment
 from basicsr_ext.distributed import Ranks
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.importance import initial_importance, raised_importance
-from basicsr_ext.models.ail_model import AILModel
-from basicsr_ext.models.importance_maps import ImportanceMaps
-from basicsr_ext.models.round_record import RoundMeans
+from basicsr_ext.models.ail.ail_model import AILModel
+from basicsr_ext.models.ail.map_files import ImportanceMaps
+from basicsr_ext.models.ail.rounds import RoundMeans
 from basicsr_ext.models.teacher import check_alike
 from basicsr_ext.storage import open_store
 from basicsr_ext.trainer.metrics_log import read_metrics

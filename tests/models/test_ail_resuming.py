@@ -63,11 +63,11 @@ def ended_at(root: Path, options: dict, target: str, call: int, number: int) -> 
 @pytest.mark.parametrize(
     ('target', 'call'),
     [
-        ('basicsr_ext.models.importance_maps.ImportanceMaps.write', 3),  # making the first maps
-        ('basicsr_ext.models.importance_maps.ImportanceMaps.write', 8),  # in the first update
-        ('basicsr_ext.models.importance_maps.ImportanceMaps.commit', 3),
-        ('basicsr_ext.models.ail_model.AILModel._note_round', 2),  # after an update
-        ('basicsr_ext.models.ail_model.AILModel.training_step', 4),  # within a round
+        ('basicsr_ext.models.ail.map_files.ImportanceMaps.write', 3),  # making the first maps
+        ('basicsr_ext.models.ail.map_files.ImportanceMaps.write', 8),  # in the first update
+        ('basicsr_ext.models.ail.map_files.ImportanceMaps.commit', 3),
+        ('basicsr_ext.models.ail.ail_model.AILModel._note_round', 2),  # after an update
+        ('basicsr_ext.models.ail.ail_model.AILModel.training_step', 4),  # within a round
     ],
 )
 def test_recursive_form_resumes_to_the_bit(images, tmp_path, uninterrupted, target, call):
@@ -82,7 +82,7 @@ def test_a_stopped_update_goes_on_to_the_bit(images, tmp_path, uninterrupted, ca
     """In the first maps, and in the first update; checkpoints are few, and the iteration before the update is kept."""
     options = ail_options(images)
     options['logger']['save_checkpoint_freq'] = 5
-    target = 'basicsr_ext.models.importance_maps.ImportanceMaps.write'
+    target = 'basicsr_ext.models.ail.map_files.ImportanceMaps.write'
     assert ended_at(tmp_path, options, target, call, signal.SIGTERM) == 128 + signal.SIGTERM
     assert f'stopped and saved after iteration {iteration}; go on with --auto_resume' in capfd.readouterr().err
     (partial,) = (tmp_path / 'experiments/run/importance').glob('*.partial')
@@ -94,7 +94,7 @@ def test_a_stopped_update_goes_on_to_the_bit(images, tmp_path, uninterrupted, ca
 
 
 def test_first_maps_go_on_though_nothing_was_trained_when_the_run_was_killed(images, tmp_path, uninterrupted):
-    target = 'basicsr_ext.models.importance_maps.ImportanceMaps.write'
+    target = 'basicsr_ext.models.ail.map_files.ImportanceMaps.write'
     assert ended_at(tmp_path, ail_options(images), target, 3, signal.SIGKILL) == -signal.SIGKILL
     assert forked(run, tmp_path, tmp_path / 'o.yml', '--auto_resume') == 0
     assert 'Importance of round 0: 3 of 5 images are to do.' in log_text(tmp_path / 'experiments/run')
@@ -103,7 +103,7 @@ def test_first_maps_go_on_though_nothing_was_trained_when_the_run_was_killed(ima
 
 @pytest.mark.parametrize('call', [4, 6])  # in a round, and after the last iteration of one
 def test_direct_form_resumes_to_the_bit(images, tmp_path, uninterrupted, call):
-    target = 'basicsr_ext.models.ail_model.AILModel.training_step'
+    target = 'basicsr_ext.models.ail.ail_model.AILModel.training_step'
     assert ended_at(tmp_path, ail_options(images, form='direct'), target, call, signal.SIGKILL) == -signal.SIGKILL
     assert forked(run, tmp_path, tmp_path / 'o.yml', '--auto_resume') == 0
     assert final_state(tmp_path) == uninterrupted('direct')[0]
@@ -188,7 +188,7 @@ def whole(images, tmp_path_factory):
 def _ended_rank(root: str, path: str, victim: str, number: int, status: int) -> None:
     failing._WAIT = 0  # nobody ends the rank that is left
     if os.environ['RANK'] == victim:
-        at_call('basicsr_ext.models.importance_maps.ImportanceMaps.write', 5, lambda: os.kill(os.getpid(), number))
+        at_call('basicsr_ext.models.ail.map_files.ImportanceMaps.write', 5, lambda: os.kill(os.getpid(), number))
     ranks_run(root, path, status=status)
 
 
@@ -213,7 +213,7 @@ def _rank_with_a_full_disk(root: str, path: str) -> None:
         raise OSError(28, 'No space left on device')
 
     if os.environ['RANK'] == '1':
-        at_call('basicsr_ext.models.importance_maps.ImportanceMaps.write', 4, full)
+        at_call('basicsr_ext.models.ail.map_files.ImportanceMaps.write', 4, full)
     ranks_run(root, path, status=2)
 
 
@@ -228,7 +228,7 @@ def test_two_ranks_end_together_where_the_disk_of_one_is_full(images, tmp_path, 
 
 def test_a_round_of_epochs_that_get_shorter_cannot_go_on(images, tmp_path, capfd):
     options = ail_options(images, round_iterations=None, round_epochs=0.4)  # 2 iterations with one rank, and 1 with two
-    target = 'basicsr_ext.models.ail_model.AILModel.training_step'
+    target = 'basicsr_ext.models.ail.ail_model.AILModel.training_step'
     assert ended_at(tmp_path, options, target, 4, signal.SIGKILL) == -signal.SIGKILL
     path = str(write_options(tmp_path / 'o.yml', options))
     on_ranks(2, _refused, str(tmp_path), path)

@@ -28,9 +28,9 @@ from basicsr_ext.functional.importance import initial_importance, raised_importa
 from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.wavelet import haar_low
 from basicsr_ext.metrics.registering import metric
-from basicsr_ext.models.ail_model import AILModel
-from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.ail.ail_model import AILModel
 from basicsr_ext.models.eco_model import ECOModel
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.inference import Inference, super_resolve
 
 EXACT = (False, False, 'highest')

@@ -17,7 +17,7 @@ from lfcsr_runs import built, lfcsr_options, play
 from torch import Tensor, nn
 from torch.nn import functional
 
-from basicsr_ext.models.lfcsr_options import LFCSROptions
+from basicsr_ext.models.lfcsr.options import LFCSROptions
 
 WITHOUT, WITH = 40, 160  # iterations
 

@@ -46,7 +46,7 @@ from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.admm import penalty
 from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
-from basicsr_ext.models.lfcsr_model import LFCSRModel
+from basicsr_ext.models.lfcsr.lfcsr_model import LFCSRModel
 from basicsr_ext.trainer.metrics_log import read_metrics
 
 

@@ -14,7 +14,7 @@ from basicsr.archs import build_network
 from run_helpers import TINY_EDSR, model_options, on_ranks, sr_options
 
 from basicsr_ext.distributed import on_all_ranks
-from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.training_model import TrainingModel
 
 TINY_CRITIC = {**TINY_EDSR, 'num_feat': 2}
 

@@ -18,7 +18,7 @@ from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models import build_model
 
-from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.training_model import TrainingModel
 
 ITERATIONS = 5
 

@@ -14,10 +14,10 @@ basicsr_ext.register()
 
 from basicsr.models import build_model
 
-from basicsr_ext.models.base import TrainingModel
 from basicsr_ext.models.grad_clip import GradClip
 from basicsr_ext.models.guard import Guard, GuardOptions
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.weights import load_weights, read_weights
 
 

@@ -23,7 +23,7 @@ from run_helpers import (
 
 from basicsr_ext.cli import main
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.weights import not_finite
 from basicsr_ext.trainer.checkpoints import newest_state
 from basicsr_ext.trainer.metrics_log import read_metrics

@@ -95,7 +95,7 @@ def test_auto_under_basicsrs_own_command():
 def test_our_models_fill_it_in_themselves(tmp_path):
     from run_helpers import model_options
 
-    from basicsr_ext.models.base import TrainingModel
+    from basicsr_ext.models.training_model import TrainingModel
 
     with model_options(sr_options(tmp_path), tmp_path) as opt:
         opt['train'].update(total_iter=600, pixel_opt={'type': 'PSPLLoss', 'step_iters': 'auto'})

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from basicsr_ext.distributed import sum_over_ranks
-from basicsr_ext.models.base import TrainingModel
+from basicsr_ext.models.training_model import TrainingModel
 
 
 def tell_losses_the_iteration(model: Any) -> None:

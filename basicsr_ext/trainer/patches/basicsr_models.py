@@ -12,7 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr_ext.models.inference_options import keep_luminance, run_in_test
 from basicsr_ext.models.optimizers import build_scheduler
-from basicsr_ext.models.player import names_without_gradient, tell_unreached
+from basicsr_ext.models.players import names_without_gradient, tell_unreached
 from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.weights import fit_weights, read_weights
 

@@ -110,12 +110,12 @@ def all_seams(session: Any) -> list[Seam]:
             Seam(f'{module}:imwrite', image_io.imwrite, 'utils/img_util.py:135',
                  'says neither which image could not be written, nor why')
             for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
-                           'basicsr.models.video_recurrent_model', 'basicsr_ext.models.stage_validation')
+                           'basicsr.models.video_recurrent_model', 'basicsr_ext.models.lfcsr.validation')
         ),
         *(
             Seam(f'{module}:tensor2img', image_io.tensor2img, 'utils/img_util.py:38', 'makes a black picture of NaN')
             for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
-                           'basicsr.models.video_recurrent_model', 'basicsr_ext.models.stage_validation')
+                           'basicsr.models.video_recurrent_model', 'basicsr_ext.models.lfcsr.validation')
         ),
         *(
             Seam(f'basicsr.models.{module}:calculate_metric', image_io.calculate_metric, 'metrics/__init__.py:10',

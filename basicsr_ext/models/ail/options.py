@@ -36,7 +36,7 @@ class AILOptions(OptionBlock):
         teacher: The stronger network, in the student's colour space; needed by ``initialization: teacher`` and by
             ``distillation``.
         distillation_weight: Of the second term of Eq. 10.
-        map_dtype: Of stored maps: ``float16`` or ``uint8``; see :class:`~basicsr_ext.models.importance_maps.ImportanceMaps`.
+        map_dtype: Of stored maps: ``float16`` or ``uint8``; see :class:`~basicsr_ext.models.ail.map_files.ImportanceMaps`.
         update_tile: Runs networks over whole images in tiles of this size, in LQ pixels, to save memory when maps are made.
         update_overlap: Of the tiles; default: 16, or half of a smaller tile.
         pictures: Keys of training images whose importance is drawn each round; default: of the first three.

@@ -11,7 +11,7 @@ from basicsr.utils import get_root_logger
 
 from basicsr_ext.distributed import Ranks
 from basicsr_ext.errors import UserError
-from basicsr_ext.models.importance_maps import ImportanceMaps
+from basicsr_ext.models.ail.map_files import ImportanceMaps
 
 _SECONDS = 60  # between two lines that tell how far an update is
 

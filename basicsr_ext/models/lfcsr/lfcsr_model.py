@@ -20,9 +20,9 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional.admm import dual_update, penalty, regularizer
 from basicsr_ext.functional.wavelet import haar_low
 from basicsr_ext.models.adversarial import AdversarialModel
-from basicsr_ext.models.lfcsr_options import LFCSROptions
-from basicsr_ext.models.player import Player
-from basicsr_ext.models.stage_validation import BANDS, StageValidation, bands_of
+from basicsr_ext.models.lfcsr.options import LFCSROptions
+from basicsr_ext.models.lfcsr.validation import BANDS, StageValidation, bands_of
+from basicsr_ext.models.players import Player
 from basicsr_ext.models.step_options import StepOptions
 
 # Those of Eq. 6, and what may stand beside them or in their place.
@@ -44,7 +44,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
     line, as the images were not finite there; a mean over the ranks).
 
     Options: those of :class:`~basicsr_ext.models.adversarial.AdversarialModel`, and ``train.lfcsr``
-    (:class:`~basicsr_ext.models.lfcsr_options.LFCSROptions`).
+    (:class:`~basicsr_ext.models.lfcsr.options.LFCSROptions`).
     """
 
     player_names = ()

@@ -15,11 +15,11 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.functional import importance
 from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.functional.psnr import psnr
-from basicsr_ext.models.ail_options import AILOptions
-from basicsr_ext.models.importance_maps import ImportanceMaps, key_of
-from basicsr_ext.models.importance_update import make_maps
-from basicsr_ext.models.round_record import RoundMeans
-from basicsr_ext.models.whole_images import WholeImages
+from basicsr_ext.models.ail.map_files import ImportanceMaps, key_of
+from basicsr_ext.models.ail.maps import make_maps
+from basicsr_ext.models.ail.options import AILOptions
+from basicsr_ext.models.ail.rounds import RoundMeans
+from basicsr_ext.models.ail.whole_images import WholeImages
 from basicsr_ext.networks.devices import to_device
 from basicsr_ext.networks.tiling import tiled_forward
 

@@ -17,13 +17,13 @@ from basicsr_ext.distributed import Ranks
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.importance import round_of
 from basicsr_ext.functional.precision import exact_float32
-from basicsr_ext.models.ail_importance import DirectImportance, Importance, RecursiveImportance
-from basicsr_ext.models.ail_options import AILOptions
-from basicsr_ext.models.base import TrainingModel
-from basicsr_ext.models.importance_maps import ImportanceMaps
-from basicsr_ext.models.round_record import in_words, write_picture, write_record
+from basicsr_ext.models.ail.importance import DirectImportance, Importance, RecursiveImportance
+from basicsr_ext.models.ail.map_files import ImportanceMaps
+from basicsr_ext.models.ail.options import AILOptions
+from basicsr_ext.models.ail.rounds import in_words, write_picture, write_record
+from basicsr_ext.models.ail.whole_images import WholeImages
 from basicsr_ext.models.teacher import check_alike
-from basicsr_ext.models.whole_images import WholeImages
+from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.requirements import needs_of
 
 
@@ -36,8 +36,8 @@ class AILModel(TrainingModel):
 
     Losses: ``pixel_opt``, computed on weighted images; ``MSELoss`` with ``reduction: sum`` is the paper's.
 
-    Options: those of :class:`~basicsr_ext.models.base.TrainingModel`, and ``train.ail``
-    (:class:`~basicsr_ext.models.ail_options.AILOptions`). The recursive form needs ``datasets.train.geometry: true``. Maps,
+    Options: those of :class:`~basicsr_ext.models.training_model.TrainingModel`, and ``train.ail``
+    (:class:`~basicsr_ext.models.ail.options.AILOptions`). The recursive form needs ``datasets.train.geometry: true``. Maps,
     ``rounds.json`` (a record a round) and pictures lie in ``experiments/<name>/importance``.
 
     Logs: ``importance`` and ``importance_at_1`` of the batch; ``round``, and of the round ``round_mean``,

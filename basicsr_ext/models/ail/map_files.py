@@ -28,7 +28,7 @@ class ImportanceMaps:
     The maps of a round lie in ``round_<number>``: ``maps.bin``, image after image, rows of pixels of channels; and
     ``maps.json``, which says what they were made from. A round in the making has a temporary name, and marks for the
     images that are done; it is renamed when all are: a round is there whole or not at all.
-    :mod:`~basicsr_ext.models.importance_update` makes them.
+    :mod:`~basicsr_ext.models.ail.maps` makes them.
 
     Args:
         folder: Of all rounds.

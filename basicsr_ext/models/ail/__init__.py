@@ -1,0 +1,1 @@
+"""Adaptive importance learning (AIL, IJCV 2020)."""
