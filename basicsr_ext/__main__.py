@@ -2,6 +2,6 @@
 
 import sys
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 sys.exit(main())

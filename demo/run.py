@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from basicsr_ext.cli import main as command
+from basicsr_ext.cli.main import main as command
 from basicsr_ext.errors import UserError
 from basicsr_ext.report.crops import Window, highest_window, squared_error
 from basicsr_ext.report.curves import Curve, read_scalars

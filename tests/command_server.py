@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 _CLIENT = """#!{python} -SE
 import json, os, socket, sys

@@ -272,7 +272,7 @@ def final_state(root: Path, iteration: int = 7) -> dict:
 
 def run(root: Path, path: Path, *arguments: str) -> int:
     """Trains in a folder through the command; returns its exit status."""
-    from basicsr_ext.cli import main
+    from basicsr_ext.cli.main import main
 
     os.chdir(root)
     return main(['train', '-opt', str(path), *arguments])

@@ -37,7 +37,7 @@ SMALL = [
 
 
 def command(root: Path, *arguments: str) -> int:
-    from basicsr_ext.cli import main
+    from basicsr_ext.cli.main import main
 
     os.chdir(root)
     return main(list(arguments))

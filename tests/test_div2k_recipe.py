@@ -18,7 +18,7 @@ import pytest
 from command_server import command_server
 from run_helpers import log_text, write_images
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.functional.resize import downsample, mod_crop
 from basicsr_ext.options.complete import load_yaml
 from basicsr_ext.storage import open_store

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from run_helpers import TINY_EDSR, sr_options, write_options, write_pairs
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.files import expand_home, follow_links, open_file, read_file
 from basicsr_ext.storage import open_store

@@ -10,7 +10,7 @@ import pytest
 
 from basicsr_ext import UserError
 from basicsr_ext import shipped_files as shipped
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.options.source import read_source
 
 ROOT = Path(__file__).parents[1]

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from basicsr_ext import __version__
+from basicsr_ext.cli.prepare_luma import FACTORS, PATCH_SIZE
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.luminance import luminance
 from basicsr_ext.functional.resize import downsample, imresize, mod_crop, upsample
 from basicsr_ext.prepare.jobs import check_workers
-from basicsr_ext.prepare.luma_arguments import FACTORS, PATCH_SIZE
 from basicsr_ext.prepare.output import Output
 from basicsr_ext.prepare.pixels import to_unit
 from basicsr_ext.prepare.source import open_source, source_record

@@ -156,7 +156,7 @@ def test_names_left_out_are_those_of_the_network():
 
 def test_a_run_starts_from_published_weights(bench_dir, tmp_path, monkeypatch, photos):
     """``path.pretrain_network_g`` of an option file, in the command."""
-    from basicsr_ext.cli import main
+    from basicsr_ext.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     crops = {key: np.ascontiguousarray(photos[key][100:148, 100:160]) for key in ('chelsea', 'coffee')}

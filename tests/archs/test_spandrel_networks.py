@@ -18,7 +18,7 @@ from basicsr.archs import build_network
 
 from basicsr_ext.archs import spandrel_arch
 from basicsr_ext.archs.spandrel_arch import NOT_TRAINED, SpandrelNetwork
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.networks.requirements import needs_of
 

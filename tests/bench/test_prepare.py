@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[2] / 'bench/prepare.py'
 
 def test_every_step_is_measured(tmp_path, monkeypatch):
     """Its commands are right: run in this process, none ends otherwise than with 0."""
-    from basicsr_ext.cli import main
+    from basicsr_ext.cli.main import main
 
     spec = importlib.util.spec_from_file_location('bench_prepare', SCRIPT)
     script = importlib.util.module_from_spec(spec)

@@ -27,7 +27,7 @@ from run_helpers import (
 )
 
 from basicsr_ext.checking.check import check
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 
 @pytest.fixture(scope='module')

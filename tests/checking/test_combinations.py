@@ -26,7 +26,7 @@ from run_helpers import (
     write_weights,
 )
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter, open_store
 from basicsr_ext.trainer import run

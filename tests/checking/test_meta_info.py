@@ -9,7 +9,7 @@ import pytest
 from run_helpers import real_esrgan_options, sr_options, write_options, write_pairs
 
 import basicsr_ext
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 basicsr_ext.register()
 

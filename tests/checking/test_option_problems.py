@@ -20,7 +20,7 @@ basicsr_ext.register()
 from basicsr_ext.checking import check_options
 from basicsr_ext.checking.dataset_contents import Contents
 from basicsr_ext.checking.saved_images import check_saved_images
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.options.source import read_source
 
 

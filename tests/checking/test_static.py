@@ -18,7 +18,7 @@ from run_helpers import sr_options, write_options
 from basicsr_ext.checking import static
 from basicsr_ext.checking.report import Report
 from basicsr_ext.checking.structure import check_structure
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.options.source import read_source
 
 OPTIONS = Path(__file__).parents[2] / 'options'
@@ -32,7 +32,7 @@ REGISTRIES = {
 # Runs the command as a shell would, and tells what it has imported.
 COMMAND = """
 import sys
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 status = main(sys.argv[1:])
 print([name for name in ('torch', 'basicsr', 'cv2') if name in sys.modules])
 sys.exit(status)

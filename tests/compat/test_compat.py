@@ -90,7 +90,7 @@ def test_without_basicsr_the_error_says_what_installs_it(tmp_path):
         'u.find_spec = lambda name, package=None: None if name == "basicsr" else find(name, package)\n'
         'gone("basicsr", "scipy")\n'
         f'import io, os; os.chdir({str(tmp_path)!r})\nfrom contextlib import redirect_stderr\n'
-        'import cv2, numpy, torch\nfrom basicsr_ext.cli import main\n'
+        'import cv2, numpy, torch\nfrom basicsr_ext.cli.main import main\n'
         'os.mkdir("in"); cv2.imwrite("in/a.png", numpy.zeros((8, 8, 3), "uint8"))\n'
         'torch.save({"a": torch.zeros(1)}, "a.pth")\n'
         'for command in ("train -opt basicsr_ext:train_vanilla_EDSR_x2", "check -opt basicsr_ext:train_vanilla_EDSR_x2",\n'

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.functional.resize import upsample
 from basicsr_ext.storage import RawLmdbWriter, open_store
 

@@ -15,7 +15,7 @@ import basicsr_ext
 
 basicsr_ext.register()
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.evaluation import export as exporting
 from basicsr_ext.networks.weights import read_weights

@@ -14,7 +14,7 @@ import torch
 from run_helpers import TINY_EDSR, log_text, on_ranks, sr_options, write_images, write_options, write_pairs
 
 import basicsr_ext
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.trainer import run
 
 basicsr_ext.register()

@@ -20,7 +20,7 @@ from run_helpers import TINY_EDSR, sr_options, write_images, write_options, writ
 from waiting import LIMIT
 
 import basicsr_ext
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import CutShort
 from basicsr_ext.evaluation import enlarging, network_file
 from basicsr_ext.evaluation import upscale as upscaling
@@ -558,7 +558,7 @@ def test_small_tiles_take_less_overlap_by_default(root, capsys, monkeypatch):
 
 MEMORY = """
 import resource, sys
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 for name in sys.argv[1:]:
     arguments = ['-i', f'{name}.png', '-o', 'out', '--weights', 'a.pth', '--tile', '64', '--device', 'cpu']
     assert main(['upscale', *arguments]) == 0

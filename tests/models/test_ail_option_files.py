@@ -15,7 +15,7 @@ from basicsr.archs import build_network
 from run_helpers import forked, run, write_images
 
 from basicsr_ext.checking import check_options
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.options.source import read_source
 from basicsr_ext.prepare.luma import make_luma
 from basicsr_ext.trainer.metrics_log import read_metrics

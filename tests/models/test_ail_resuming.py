@@ -26,7 +26,7 @@ from run_helpers import (
     write_options,
 )
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.trainer import failing
 from basicsr_ext.trainer.metrics_log import read_metrics
 

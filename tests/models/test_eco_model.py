@@ -22,7 +22,7 @@ from run_helpers import (
     write_pairs,
 )
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.functional.resize import downsample
 from basicsr_ext.models.eco_model import ECOModel
 from basicsr_ext.models.eco_options import AlphaSchedule, ECOOptions

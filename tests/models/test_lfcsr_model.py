@@ -42,7 +42,7 @@ from run_helpers import (
 )
 from torch.nn import functional
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.admm import penalty
 from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low

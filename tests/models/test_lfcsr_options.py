@@ -17,7 +17,7 @@ from run_helpers import forked, run, write_options, write_pairs
 
 from basicsr_ext.checking import check_options
 from basicsr_ext.checking.check import check
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.metrics.lpips_metric import build_lpips
 from basicsr_ext.models.optimizers import build_scheduler
 from basicsr_ext.options.complete import load_yaml

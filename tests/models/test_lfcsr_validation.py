@@ -14,7 +14,7 @@ import torch
 from lfcsr_runs import built, lfcsr_options, make_images, train
 from run_helpers import forked, log_text, write_options
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
 from basicsr_ext.trainer.metrics_log import read_metrics
 

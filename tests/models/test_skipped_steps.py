@@ -12,7 +12,7 @@ import pytest
 import torch
 from run_helpers import eco_options, model_options, sr_options, write_options, write_pairs
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.models.guard import Guard
 from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.trainer.metrics_log import read_metrics

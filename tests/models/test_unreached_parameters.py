@@ -14,7 +14,7 @@ from criacl_runs import criacl_options, write_vgg
 from lfcsr_runs import lfcsr_options
 from run_helpers import TINY_EDSR, log_text, on_ranks, sr_options, write_options, write_pairs
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 if 'EDSRWithASpareLayer' not in ARCH_REGISTRY:
 

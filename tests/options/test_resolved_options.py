@@ -18,7 +18,7 @@ from run_helpers import (
     write_pairs,
 )
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.options.yaml import read_yaml, write_yaml
 
 

@@ -31,7 +31,7 @@ def folder_of() -> Callable[[Path, dict[str, np.ndarray]], Path]:
 @pytest.fixture
 def prepare() -> Callable[..., None]:
     """Runs ``basicsr prepare`` with the given arguments."""
-    from basicsr_ext.prepare.arguments import add_arguments
+    from basicsr_ext.cli.prepare import add_arguments
 
     def run(*arguments: Any) -> None:
         parser = argparse.ArgumentParser(prog='basicsr prepare')

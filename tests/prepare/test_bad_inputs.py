@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from waiting import status_of_child
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.prepare.png import write_png
 from basicsr_ext.storage import open_store

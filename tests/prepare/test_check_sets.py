@@ -11,7 +11,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.perceptual_hash import hash_distances, perceptual_hash, turned_hashes
 from basicsr_ext.functional.resize import downsample, mod_crop

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.prepare.jobs import run_jobs
 from basicsr_ext.prepare.stores import make_store
 from basicsr_ext.prepare.subimages import make_subimages

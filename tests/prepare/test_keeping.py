@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from waiting import status_of_child
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import CutShort, UserError
 from basicsr_ext.files import read_file
 from basicsr_ext.prepare import assembling

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from run_helpers import write_images
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.noise_windows import flat_windows
 from basicsr_ext.prepare.noise import make_noise

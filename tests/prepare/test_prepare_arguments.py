@@ -15,7 +15,7 @@ from waiting import LIMIT
 def test_help_imports_nothing_heavy(command):
     program = (
         'import argparse, sys\n'
-        'from basicsr_ext.prepare.arguments import add_arguments\n'
+        'from basicsr_ext.cli.prepare import add_arguments\n'
         'parser = argparse.ArgumentParser()\n'
         'add_arguments(parser)\n'
         'try:\n'

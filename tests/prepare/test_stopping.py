@@ -17,7 +17,7 @@ from command_server import command_server
 from run_helpers import on_ranks
 from waiting import LIMIT, is_running, status_of_child, wait_until
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.prepare.centroids import make_centroids
 from basicsr_ext.prepare.jobs import run_jobs

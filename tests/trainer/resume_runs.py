@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from run_helpers import eco_options, gan_options, real_esrgan_options, sr_options
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.trainer.stopping import StopRequests
 
 

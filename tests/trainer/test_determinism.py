@@ -12,7 +12,7 @@ import pytest
 import torch
 from run_helpers import eco_options, sr_options, write_options, write_pairs
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 _CUBLAS = 'CUBLAS_WORKSPACE_CONFIG'
 

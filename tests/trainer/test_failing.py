@@ -17,7 +17,7 @@ from resume_runs import at_call
 from run_helpers import on_ranks, sr_options, write_options, write_pairs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import RankLost, UserError
 from basicsr_ext.trainer import failing
 from basicsr_ext.trainer.launching import _reason

@@ -21,7 +21,7 @@ from resume_runs import at_call
 from run_helpers import forked, on_ranks, sr_options, write_options, write_pairs, write_weights
 from waiting import LIMIT, is_running, read_soon, status_of_child, wait_until
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.trainer.locking import ExperimentLock
 
 

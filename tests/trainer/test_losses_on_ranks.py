@@ -20,7 +20,7 @@ from run_helpers import (
     write_pairs,
 )
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.distributed import sum_over_ranks
 from basicsr_ext.trainer.metrics_log import read_metrics
 

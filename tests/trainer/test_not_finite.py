@@ -21,7 +21,7 @@ from run_helpers import (
     write_weights,
 )
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.networks.weights import not_finite

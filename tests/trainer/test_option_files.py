@@ -145,7 +145,7 @@ def test_missing_file_and_other_bytes(tmp_path):
 def test_a_syntax_error_is_answered_without_importing_torch(tmp_path):
     path = write(tmp_path, options='train: [1, 2\n')
     code = (
-        f'import sys\nfrom basicsr_ext.cli import main\nassert main(["train", "-opt", {str(path)!r}]) == 2\n'
+        f'import sys\nfrom basicsr_ext.cli.main import main\nassert main(["train", "-opt", {str(path)!r}]) == 2\n'
         'heavy = {"torch", "basicsr", "cv2", "pydantic"} & set(sys.modules)\nassert not heavy, heavy'
     )
     environment = {'PYTHONPATH': str(Path(__file__).parents[2])}

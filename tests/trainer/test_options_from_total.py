@@ -11,7 +11,7 @@ import torch
 import yaml
 from run_helpers import eco_options, log_text, network_weights, sr_options, write_centroids, write_options, write_pairs
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.losses.pspl_loss import PSPLLoss
 from basicsr_ext.trainer.metrics_log import read_metrics
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from run_helpers import eco_options, sr_options, write_centroids, write_options, write_pairs
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
 from basicsr_ext.trainer.prefetching import Feeder, read_ahead
 from basicsr_ext.trainer.session import Session

@@ -18,7 +18,7 @@ import pytest
 import torch
 from run_helpers import forked, gan_options, log_text, on_ranks, sr_options, write_options, write_pairs, write_weights
 
-from basicsr_ext.cli import _parser, main
+from basicsr_ext.cli.main import _parser, main
 from basicsr_ext.trainer.launching import rank_command
 from basicsr_ext.trainer.metrics_log import MetricsLog, read_metrics
 

@@ -36,7 +36,7 @@ from run_helpers import (
     write_pairs,
 )
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.data.paired_store_dataset import PairedStoreDataset
 from basicsr_ext.prepare.stores import make_store
 from basicsr_ext.storage import open_store

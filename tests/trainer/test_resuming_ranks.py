@@ -17,7 +17,7 @@ import torch
 from resume_runs import at_call, make_options, train_rank
 from run_helpers import final_state, on_ranks, write_centroids, write_options, write_pairs
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 from basicsr_ext.trainer import failing
 
 

@@ -26,7 +26,7 @@ from run_helpers import (
 )
 
 import basicsr_ext
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 basicsr_ext.register()
 
@@ -351,7 +351,7 @@ def test_the_test_command_in_a_process_of_its_own(root):
 @pytest.mark.parametrize('command', [[], ['train'], ['test'], ['prepare'], ['prepare', 'centroids']])
 def test_help_leaves_torch_and_basicsr_unimported(command):
     code = (
-        'import sys\nfrom basicsr_ext.cli import main\n'
+        'import sys\nfrom basicsr_ext.cli.main import main\n'
         f'try:\n    main({[*command, "--help"]!r})\nexcept SystemExit as end:\n    assert end.code == 0\n'
         'heavy = {"torch", "basicsr", "torchvision", "cv2"} & set(sys.modules)\nassert not heavy, heavy'
     )

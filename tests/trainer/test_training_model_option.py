@@ -10,7 +10,7 @@ import pytest
 import torch
 from run_helpers import assert_same_weights, network_weights, sr_options, write_options, write_pairs
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 
 @pytest.fixture

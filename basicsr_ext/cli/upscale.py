@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from basicsr_ext.prepare.shared_arguments import add_forward_arguments, add_network_files
+from basicsr_ext.cli.arguments import add_forward_arguments, add_network_files
 
 
 def add_upscale_arguments(parser: argparse.ArgumentParser) -> None:

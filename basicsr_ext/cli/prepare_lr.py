@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from basicsr_ext.cli.arguments import add_compress_level, add_num_workers, add_paths, number
+from basicsr_ext.cli.stopping import stoppable
 from basicsr_ext.prepare.counting import counted
-from basicsr_ext.prepare.shared_arguments import add_compress_level, add_num_workers, add_paths, number
-from basicsr_ext.prepare.stopping import stoppable
 
 
 def add_lr(commands: argparse._SubParsersAction) -> None:

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from basicsr_ext import __version__
+from basicsr_ext.cli.evaluate import add_evaluate_arguments
+from basicsr_ext.cli.export import add_export_arguments
+from basicsr_ext.cli.prepare import add_arguments as add_prepare_arguments
+from basicsr_ext.cli.shipped import add_options_arguments, add_recipe_arguments
+from basicsr_ext.cli.upscale import add_upscale_arguments
 from basicsr_ext.errors import RankLost, Stopped, UserError
-from basicsr_ext.evaluation.evaluate_arguments import add_evaluate_arguments
-from basicsr_ext.evaluation.export_arguments import add_export_arguments
-from basicsr_ext.evaluation.upscale_arguments import add_upscale_arguments
-from basicsr_ext.prepare.arguments import add_arguments as add_prepare_arguments
-from basicsr_ext.shipped_arguments import add_options_arguments, add_recipe_arguments
 from basicsr_ext.trainer import failing
 
 

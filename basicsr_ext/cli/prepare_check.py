@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from basicsr_ext.cli.arguments import add_num_workers, number
 from basicsr_ext.prepare.counting import counted
 from basicsr_ext.prepare.distances import DISTANCE
-from basicsr_ext.prepare.shared_arguments import add_num_workers, number
 
 
 def add_check(commands: argparse._SubParsersAction) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from basicsr_ext.prepare.shared_arguments import add_network_files
+from basicsr_ext.cli.arguments import add_network_files
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from basicsr_ext.prepare.centroids_arguments import add_centroids
-from basicsr_ext.prepare.check_arguments import add_check
-from basicsr_ext.prepare.lmdb_arguments import add_lmdb
-from basicsr_ext.prepare.lr_arguments import add_lr
-from basicsr_ext.prepare.luma_arguments import add_luma
-from basicsr_ext.prepare.noise_arguments import add_noise
-from basicsr_ext.prepare.subimages_arguments import add_subimages
+from basicsr_ext.cli.prepare_centroids import add_centroids
+from basicsr_ext.cli.prepare_check import add_check
+from basicsr_ext.cli.prepare_lmdb import add_lmdb
+from basicsr_ext.cli.prepare_lr import add_lr
+from basicsr_ext.cli.prepare_luma import add_luma
+from basicsr_ext.cli.prepare_noise import add_noise
+from basicsr_ext.cli.prepare_subimages import add_subimages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

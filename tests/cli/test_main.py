@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from run_helpers import write_images
 
-from basicsr_ext.cli import main
+from basicsr_ext.cli.main import main
 
 COMMANDS = ('train', 'test', 'check', 'upscale', 'export', 'evaluate', 'options', 'recipe')
 
@@ -41,8 +41,10 @@ def test_evaluate_shows_how_weights_are_named(capsys):
 
 def run(*arguments: object, then: str = '') -> subprocess.CompletedProcess:
     """The command in a process of its own, where importing torch fails."""
-    program = 'import sys\nsys.modules["torch"] = None\nfrom basicsr_ext.cli import main\nstatus = main(sys.argv[1:])\n'
-    environment = {'PYTHONPATH': str(Path(__file__).parents[1])}
+    program = (
+        'import sys\nsys.modules["torch"] = None\nfrom basicsr_ext.cli.main import main\nstatus = main(sys.argv[1:])\n'
+    )
+    environment = {'PYTHONPATH': str(Path(__file__).parents[2])}
     command = [sys.executable, '-c', f'{program}{then}\nsys.exit(status)', *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 

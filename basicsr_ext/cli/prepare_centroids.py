@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 
-from basicsr_ext.prepare.counting import counted
-from basicsr_ext.prepare.shared_arguments import (
+from basicsr_ext.cli.arguments import (
     add_forward_arguments,
     add_network_files,
     add_num_workers,
     add_paths,
     number,
 )
-from basicsr_ext.prepare.stopping import stoppable
+from basicsr_ext.cli.stopping import stoppable
+from basicsr_ext.prepare.counting import counted
 
 
 def add_centroids(commands: argparse._SubParsersAction) -> None:
