@@ -20,11 +20,11 @@ class UserError(Exception):
         )
 
 
-class CutShort(UserError):
+class Interrupted(UserError):
     """A failure of the machine (a full disk, too little memory), not of what was given: what is done is still good."""
 
 
-def writing_failed(path: object, error: Exception) -> CutShort:
+def writing_failed(path: object, error: Exception) -> Interrupted:
     """The error for what could not be written.
 
     Args:
@@ -32,7 +32,7 @@ def writing_failed(path: object, error: Exception) -> CutShort:
         error: Why.
     """
     reason = getattr(error, 'strerror', None) or error
-    return CutShort(
+    return Interrupted(
         f'{path}: writing failed ({reason}). Check that the place is writable and has room, or choose another.'
     )
 

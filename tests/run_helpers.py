@@ -230,12 +230,12 @@ def _rank(environment: dict[str, str], function: Callable, arguments: tuple) -> 
 def model_options(options: dict[str, Any], root: Path, launcher: str = 'none') -> Iterator[dict[str, Any]]:
     """Options as a model meets them in a run, with the run's replacements in BasicSR in place."""
     from basicsr_ext.distributed import leave_ranks
-    from basicsr_ext.trainer.patches.table import all_seams, installed
-    from basicsr_ext.trainer.session import Session
+    from basicsr_ext.trainer.patches.table import all_patches, installed
+    from basicsr_ext.trainer.session import Run
 
-    session = Session(options, is_train=True, root=root, launcher=launcher)
+    session = Run(options, is_train=True, root=root, launcher=launcher)
     try:
-        with installed(all_seams(session)):
+        with installed(all_patches(session)):
             opt = session.parse_options(str(root))[0]
             session.close()  # which lets a second run have the name
             yield opt

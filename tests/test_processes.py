@@ -23,7 +23,7 @@ from waiting import LIMIT, read_soon, status_of_child
 from basicsr_ext.data.sample_id import SampleId
 from basicsr_ext.options.complete import complete_options
 from basicsr_ext.processes import start_worker, worker_context
-from basicsr_ext.trainer.prefetching import Feeder
+from basicsr_ext.trainer.prefetching import Prefetcher
 from basicsr_ext.trainer.randomness import KeyedDataset
 
 SAMPLE = SampleId(index=1, epoch=0, position=3, iteration=1, seed=9)
@@ -144,7 +144,7 @@ def test_a_batch_that_does_not_come_is_an_error(monkeypatch):
     loader = DataLoader(
         [1], num_workers=1, collate_fn=_hang, timeout=0.5, multiprocessing_context=worker_context('fork')
     )
-    feeder = Feeder(loader, 0, 1, lambda iteration: None)
+    feeder = Prefetcher(loader, 0, 1, lambda iteration: None)
     feeder.reset()
     with pytest.raises(basicsr_ext.UserError, match=r'^datasets\.train: expected a batch within 1 minutes, found none'):
         feeder.next()

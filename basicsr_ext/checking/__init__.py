@@ -75,7 +75,7 @@ def check_options(
     from basicsr_ext.checking import combinations
     from basicsr_ext.checking.dataset_contents import open_contents
     from basicsr_ext.checking.datasets import check_datasets
-    from basicsr_ext.checking.dry_run import rehearse_metrics
+    from basicsr_ext.checking.dry_run import dry_run_metrics
     from basicsr_ext.checking.files import check_files
     from basicsr_ext.checking.meta_info import check_lists
     from basicsr_ext.checking.metrics import check_metrics
@@ -89,7 +89,7 @@ def check_options(
     metrics = check_metrics(report)
 
     states = root / 'experiments' / f'{report.get("name")}' / 'training_states'
-    resumes = auto_resume and report.is_sound('name') and any(p.stem.isdecimal() for p in states.glob('*.state'))
+    resumes = auto_resume and report.has_no_problems('name') and any(p.stem.isdecimal() for p in states.glob('*.state'))
     check_files(report, root, resumes)
     check_lists(report, datasets)
     check_weights(report, resumes or report.get('path', 'resume_state') is not None)
@@ -107,5 +107,5 @@ def check_options(
         if not auto_resume:
             combinations.check_resuming(report, root)
     if rehearse and not report.problems:
-        rehearse_metrics(report)
+        dry_run_metrics(report)
     return report

@@ -58,7 +58,7 @@ def check_block(
         value = report.get(*path, *keys)
         if role is IS_PATH and isinstance(value, str):
             report.paths[(*path, *keys)] = value
-        elif role is IS_NETWORK and report.is_sound(*path, *keys):
+        elif role is IS_NETWORK and report.has_no_problems(*path, *keys):
             check_network(report, (*path, *keys))
 
 

@@ -174,11 +174,11 @@ class _Rehearsal:
         numbers = sum(_parameters(network) for network in self.networks.values())
         if 'g' in self.networks and (report.get('train', 'ema_decay') or 0) > 0:
             numbers += _parameters(self.networks['g'])
-        moved_by = getattr(look_up(MODEL_REGISTRY, report.get('model_type')), 'moved_by', None)
+        trained_by = getattr(look_up(MODEL_REGISTRY, report.get('model_type')), 'trained_by', None)
         for key, optimizer in report.block('train').items():
             if optimizer and str(key).startswith('optim_'):
                 player = key.removeprefix('optim_')
-                network = moved_by(player, self.networks) if moved_by else self.networks.get(player)
+                network = trained_by(player, self.networks) if trained_by else self.networks.get(player)
                 numbers += _parameters(network) * state_tensors(optimizer) if network is not None else 0
         total = int(report.get('train', 'total_iter'))
         count = max(1, total // int(report.get('logger', 'save_checkpoint_freq')))

@@ -35,7 +35,7 @@ def check_devices(report: Report, launcher: str | None) -> None:
     from basicsr_ext.distributed import resolve_num_gpu
 
     num_gpu = report.get('num_gpu')
-    if report.is_sound('num_gpu') and num_gpu != 'auto':
+    if report.has_no_problems('num_gpu') and num_gpu != 'auto':
         try:
             resolve_num_gpu(num_gpu, launcher)
         except UserError as error:
@@ -112,7 +112,7 @@ def check_resuming(report: Report, root: Path) -> None:
     """Checks that the state to go on from is one of this experiment."""
     value = report.get('path', 'resume_state')
     name = report.get('name')
-    if not isinstance(value, str) or not isinstance(name, str) or not report.is_sound('path', 'resume_state'):
+    if not isinstance(value, str) or not isinstance(name, str) or not report.has_no_problems('path', 'resume_state'):
         return
     state = follow_links(expand_home(value))
     folder = root / 'experiments' / name
@@ -139,7 +139,7 @@ def check_resuming(report: Report, root: Path) -> None:
 def _check_epoch(report: Report, contents: Mapping[str, Contents], ranks: int) -> None:
     path: KeyPath = ('datasets', 'train')
     train = contents.get('train')
-    if train is None or not report.is_sound(*path):
+    if train is None or not report.has_no_problems(*path):
         return
     batch, ratio = report.get(*path, 'batch_size_per_gpu'), report.get(*path, 'dataset_enlarge_ratio') or 1
     samples = int(train.length * ratio)

@@ -82,7 +82,7 @@ def open_contents(report: Report, name: str, dataset: type, thorough: bool = Fal
     path = ('datasets', name)
     ours = origin(dataset) == 'ours' and hasattr(dataset, 'options_type')
     is_read = ours or (origin(dataset) == 'stock' and dataset.__name__ in _QUICK_STOCK)
-    if not report.is_sound(*path) or not report.is_sound('scale'):
+    if not report.has_no_problems(*path) or not report.has_no_problems('scale'):
         return None
     if not thorough and not (is_read and _is_quick(report, path, nested=ours)):
         return None

@@ -47,13 +47,13 @@ def _check_stock(report: Report, path: KeyPath, name: str, in_training: bool) ->
     block = report.block(*path)
     if 'mean' in table and (block.get('mean') is None) != (block.get('std') is None):
         report.error((*path, 'std' if 'std' in block else 'mean'), 'expected both mean and std, or neither.')
-    if name in NAMED_VIDEO_TESTS and report.is_sound(*path, 'name'):
+    if name in NAMED_VIDEO_TESTS and report.has_no_problems(*path, 'name'):
         report.check_value((*path, 'name'), str(report.get(*path, 'name')).lower(), VIDEO_TEST_NAMES)
     _check_io_backend(report, (*path, 'io_backend'), name)
 
 
 def _check_io_backend(report: Report, path: KeyPath, dataset: str) -> None:
-    if not isinstance(report.get(*path), Mapping) or not report.is_sound(*path):
+    if not isinstance(report.get(*path), Mapping) or not report.has_no_problems(*path):
         return
     kind: Any = report.get(*path, 'type')
     table = stock_frame.IO_BACKENDS.get(kind)

@@ -21,7 +21,7 @@ from basicsr_ext.checking.report import Report
 from basicsr_ext.checking.structure import datasets, phase_of
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.pixels import to_unit_range
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 from basicsr_ext.networks.tiling import pad_to_multiple
 from basicsr_ext.networks.weights import fit_weights, read_weights
 from basicsr_ext.options.problems import brief
@@ -79,7 +79,7 @@ def run_network(report: Report, network: nn.Module, sample: Mapping[str, Any], s
     gt = image_of(sample, 'gt')
     made_up = lq is None
     lq = torch.rand(1, 3, 64, 64) if lq is None else lq[None]
-    needs = needs_of(report.block('network_g'))
+    needs = requirements_of(report.block('network_g'))
     if not report.is_train and needs.luminance:
         lq, gt = lq[:, :1], None if gt is None else gt[:1]  # tests give it the luminance of colour images
     if not report.is_train and needs.window > 1:
@@ -168,7 +168,7 @@ def run_metrics(
     return results
 
 
-def rehearse_metrics(report: Report) -> None:
+def dry_run_metrics(report: Report) -> None:
     """Runs every metric on the first image of a dataset for validation or testing; on a made-up one where none was opened."""
     names = [name for name in datasets(report) if phase_of(name) != 'train']
     if not names or not report.block('val', 'metrics'):

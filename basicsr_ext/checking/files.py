@@ -71,7 +71,7 @@ def _check_data(report: Report, path: KeyPath, value: str) -> None:
 def _check_root(report: Report, root: Path) -> None:
     given: Any = report.get('path', 'root')
     path = ('path', 'root') if given is not None else ()
-    if not report.is_sound('path', 'root'):
+    if not report.has_no_problems('path', 'root'):
         return
     if not root.is_dir():
         report.error(

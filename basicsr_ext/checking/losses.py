@@ -37,7 +37,7 @@ def check_loss(report: Report, path: KeyPath) -> None:
     if loss is None:
         return
     check_arguments(report, path, loss, lenient=origin(loss) == 'other')
-    if not report.is_sound(*path):
+    if not report.has_no_problems(*path):
         return
     _check_role(report, path, loss)
     if loss.__name__ == 'PerceptualLoss' and origin(loss) == 'stock':
@@ -67,7 +67,7 @@ def _check_role(report: Report, path: KeyPath, loss: Any) -> None:
 def _try_to_build(report: Report, path: KeyPath, loss: Any) -> None:
     arguments = {key: value for key, value in report.block(*path).items() if key != 'type'}
     total = report.get('train', 'total_iter')
-    total = int(total) if report.is_sound('train', 'total_iter') and total is not None else None
+    total = int(total) if report.has_no_problems('train', 'total_iter') and total is not None else None
     arguments = fill_loss_from_total(loss, arguments, total or 1)
     try:
         with quiet():

@@ -42,7 +42,7 @@ def check_lists(report: Report, datasets: Mapping[str, type]) -> None:
     folders = _Folders()
     for name, dataset in datasets.items():
         path = ('datasets', name)
-        if origin(dataset) != 'stock' or is_lmdb(report, path) or not report.is_sound(*path):
+        if origin(dataset) != 'stock' or is_lmdb(report, path) or not report.has_no_problems(*path):
             continue
         for key in LISTS:
             if isinstance(report.get(*path, key), str):

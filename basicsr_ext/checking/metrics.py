@@ -47,7 +47,7 @@ def check_metrics(report: Report) -> dict[str, Any]:
         better = getattr(function, 'better', None)
         if report.is_train and better and report.block(*path).get('better', 'higher') != better:
             report.error((*path, 'better'), f'{function.__name__} is better when {better}: set better: {better}.')
-        if hasattr(function, 'check_ready') and report.is_sound(*path):
+        if hasattr(function, 'check_ready') and report.has_no_problems(*path):
             try:
                 function.check_ready(
                     **{key: value for key, value in report.block(*path).items() if key not in ('type', 'better')}

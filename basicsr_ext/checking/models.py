@@ -69,9 +69,13 @@ def check_model(report: Report) -> dict[str, nn.Module]:
     if not report.is_train and keys.networks:
         _check_tested_weights(report, keys.networks[0], networks)
     blocks = [('train',), ('datasets',), ('model_type',), ('network_g',)]
-    if report.is_train and hasattr(model, 'check_together') and all(report.is_sound(*path) for path in blocks):
+    if (
+        report.is_train
+        and hasattr(model, 'check_combination')
+        and all(report.has_no_problems(*path) for path in blocks)
+    ):
         try:
-            model.check_together(report.values)
+            model.check_combination(report.values)
         except UserError as error:
             report.refused((), error)
     return networks
@@ -81,7 +85,7 @@ def _check_tested_weights(report: Report, letter: str, networks: dict[str, nn.Mo
     """BasicSR tests a network with random weights without a word."""
     network, path = networks.get(f'network_{letter}'), ('path', f'pretrain_network_{letter}')
     has_weights = network is not None and any(True for _ in network.parameters())
-    if has_weights and report.get(*path) is None and report.is_sound('path'):
+    if has_weights and report.get(*path) is None and report.has_no_problems('path'):
         report.error(path, 'expected the weights to test, found none. Set it, or give --weights FILE.')
 
 
@@ -175,7 +179,12 @@ def _check_val(report: Report, keys: ModelKeys, name: str) -> None:
     report.check_values(('val',), keys.val)
     report.check_needed(('val',), keys.val, by=name)
     tile, overlap = (report.get('val', key) for key in ('tile', 'overlap'))
-    if 'tile' in keys.val and tile is not None and report.is_sound('val', 'tile') and report.is_sound('val', 'overlap'):
+    if (
+        'tile' in keys.val
+        and tile is not None
+        and report.has_no_problems('val', 'tile')
+        and report.has_no_problems('val', 'overlap')
+    ):
         if overlap is not None and overlap >= tile:
             report.error(('val', 'overlap'), f'expected less than tile ({tile}), found {overlap}.')
         elif warning := overlap_warning(tile, overlap):

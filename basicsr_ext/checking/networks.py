@@ -129,7 +129,7 @@ def check_network(report: Report, path: KeyPath) -> nn.Module | None:
     also = None if inner is None else arguments_of(inner).kinds
     check_arguments(report, path, network, also=also, lenient=origin(network) == 'other')
     for name in arguments_of(network).networks:
-        if report.is_sound(*path, name) and report.get(*path, name) is not None:
+        if report.has_no_problems(*path, name) and report.get(*path, name) is not None:
             if 'type' in report.block(*path, name):
                 report.check_value((*path, name, 'type'), report.get(*path, name, 'type'), CLASS)
                 check_network(report, (*path, name))
@@ -139,10 +139,10 @@ def check_network(report: Report, path: KeyPath) -> nn.Module | None:
         report.error(
             (*path, 'type'), f'expected a network that makes images, found {_EXTRACTOR}, which makes features.'
         )
-    if not report.is_sound(*path) or not _can_be_built(report, path):
+    if not report.has_no_problems(*path) or not _can_be_built(report, path):
         return None
     arguments = _less_deep(report, path, network)
-    return _try_to_build(report, path, network, arguments) if report.is_sound(*path) else None
+    return _try_to_build(report, path, network, arguments) if report.has_no_problems(*path) else None
 
 
 def build_whole(report: Report, path: KeyPath) -> nn.Module | None:

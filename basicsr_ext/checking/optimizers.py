@@ -78,7 +78,7 @@ def check_scheduler(
         return
     kinds = {name: kind for name, kind in _OF_SCHEDULERS.items() if name in arguments_of(scheduler).kinds}
     check_arguments(report, path, scheduler, given=['optimizer'], also=kinds)
-    total = int(report.get('train', 'total_iter')) if report.is_sound('train', 'total_iter') else 1
+    total = int(report.get('train', 'total_iter')) if report.has_no_problems('train', 'total_iter') else 1
     _check_periods(report, path, total)
     known_to_work = [made for made in optimizers if made is not None] or [stepped_optimizer({'type': 'Adam', 'lr': 1})]
     for optimizer in known_to_work:
@@ -90,7 +90,7 @@ def check_scheduler(
 def _check_periods(report: Report, path: KeyPath, total: int) -> None:
     """Periods of BasicSR's cosine restarts that last longer than the training are a mistake; shorter ones fail."""
     periods = report.get(*path, 'periods')
-    if report.is_sound(*path) and isinstance(periods, list) and sum(periods) > total:
+    if report.has_no_problems(*path) and isinstance(periods, list) and sum(periods) > total:
         report.warn(
             (*path, 'periods'),
             f'they last {sum(periods):,} iterations and train.total_iter is {total:,}: the learning rate will not come to '
@@ -131,10 +131,10 @@ def state_tensors(options: Mapping[str, Any]) -> int:
 def _find(report: Report, path: KeyPath, by: str, find: Callable[[str], Any]) -> Any:
     """Looks up the class that a block names; notes a problem where the block is missing or names none."""
     block = report.block(*path)
-    if report.get(*path) is None or (not block and report.is_sound(*path)):
+    if report.get(*path) is None or (not block and report.has_no_problems(*path)):
         report.missing(path, BLOCK, by)
         return None
-    if not report.is_sound(*path):
+    if not report.has_no_problems(*path):
         return None
     try:
         return find(block['type'])
@@ -145,7 +145,7 @@ def _find(report: Report, path: KeyPath, by: str, find: Callable[[str], Any]) ->
 
 def _check_made(report: Report, path: KeyPath, name: str, make: Callable[[], _Made]) -> _Made | None:
     """Makes and tries what a block describes, where nothing is known to be wrong with it."""
-    if not report.is_sound(*path):
+    if not report.has_no_problems(*path):
         return None
     try:
         with quiet():

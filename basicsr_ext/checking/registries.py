@@ -36,7 +36,7 @@ def find_registered(report: Report, path: KeyPath, registry: Registry, what: str
         what: What is looked for, such as ``network``.
     """
     name = report.get(*path)
-    if not isinstance(name, str) or not report.is_sound(*path):
+    if not isinstance(name, str) or not report.has_no_problems(*path):
         return None
     target = look_up(registry, name)
     if target is None:

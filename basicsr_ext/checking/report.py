@@ -65,7 +65,7 @@ class Report:
             else:
                 self.error(path, line)
 
-    def is_sound(self, *path: Any) -> bool:
+    def has_no_problems(self, *path: Any) -> bool:
         """Whether nothing is wrong with an option, in it, or with a block around it."""
         return not any(
             problem.path[: len(path)] == path or path[: len(problem.path)] == problem.path for problem in self.problems
@@ -168,7 +168,7 @@ class Report:
         for keys, message in structure.problems_of({**block, **added}):
             where = tuple(keys) if keys and keys[0] in added else (*path, *keys)
             hint = self.base_hint(where) if message.startswith('unknown option') else ''
-            if self.is_sound(*where):
+            if self.has_no_problems(*where):
                 self.error(where, brief_end(message) + hint)
 
     def base_hint(self, path: KeyPath) -> str:

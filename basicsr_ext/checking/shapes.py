@@ -19,7 +19,7 @@ from basicsr_ext.checking.networks import CANNOT_RUN_HERE, build_to_run, build_w
 from basicsr_ext.checking.registries import look_up, origin
 from basicsr_ext.checking.report import Report
 from basicsr_ext.errors import UserError
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 from basicsr_ext.options.problems import KeyPath, brief
 
 # What torch says of tensors that do not fit; other errors on "meta" may come from computing without memory.
@@ -44,11 +44,11 @@ def check_shapes(report: Report, networks: Mapping[str, nn.Module], contents: Ma
     """
     scale = report.get('scale')
     scale = 1 if scale is None else scale
-    if not report.is_sound('scale') or not report.is_sound('gt_size'):
+    if not report.has_no_problems('scale') or not report.has_no_problems('gt_size'):
         return
     for name, held in contents.items():
         size = _gt_size(report, name, scale)
-        if held.channels is None or size is None or not report.is_sound('datasets', name):
+        if held.channels is None or size is None or not report.has_no_problems('datasets', name):
             continue
         lq = torch.empty(1, held.channels, size // scale, size // scale, device='meta')
         gt = torch.empty(1, held.channels, size, size, device='meta')
@@ -72,9 +72,9 @@ def _gt_size(report: Report, name: str, scale: int) -> int | None:
 def _check_generator(
     report: Report, networks: Mapping[str, nn.Module], name: str, lq: torch.Tensor, gt: torch.Tensor | None
 ) -> None:
-    if 'network_g' not in networks or not report.is_sound('network_g'):
+    if 'network_g' not in networks or not report.has_no_problems('network_g'):
         return
-    if name != 'train' and needs_of(report.block('network_g')).luminance:
+    if name != 'train' and requirements_of(report.block('network_g')).luminance:
         lq, gt = lq[:, :1], None if gt is None else gt[:, :1]  # tests give it the luminance of colour images
     _compare(report, ('network_g',), networks['network_g'], name, lq, gt)
 
@@ -82,7 +82,7 @@ def _check_generator(
 def _check_teachers(report: Report, lq: torch.Tensor, gt: torch.Tensor | None) -> None:
     """Checks networks that a method learns from, each beside its ``weights``: they must make what ``network_g`` makes."""
     for path in [(*path[:-1], 'network') for path in report.paths if path[-1] == 'weights']:
-        if isinstance(report.get(*path), Mapping) and report.is_sound(*path):
+        if isinstance(report.get(*path), Mapping) and report.has_no_problems(*path):
             network = build_whole(report, path)
             if network is not None:
                 _compare(report, path, network, 'train', lq, gt)
@@ -159,7 +159,7 @@ def _run(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor
 def _run_on_cpu(report: Report, path: KeyPath, network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, Any]:
     """Runs a network on pixels: a small image, and one of the right size before anything is said to be wrong."""
     channels, side = images.shape[1], images.shape[-1]
-    window = needs_of(report.block(*path)).window
+    window = requirements_of(report.block(*path)).window
     small = min(side, -(-_SIDE_ON_CPU // window) * window)
     reason: Exception | None = None
     for size in dict.fromkeys((small, side)):

@@ -52,7 +52,7 @@ def check_names_and_keys(report: Report) -> None:
         return
     for path, what in _named(report):
         name = report.get(*path)
-        if isinstance(name, str) and report.is_sound(*path):
+        if isinstance(name, str) and report.has_no_problems(*path):
             _check_name(report, path, what, name)
     for name, block in datasets(report).items():
         structure = _attribute('dataset', report.get('datasets', name, 'type'), 'options_type')

@@ -53,7 +53,7 @@ def check_structure(report: Report) -> None:
 
 def _check_installed(report: Report, path: KeyPath, package: str) -> None:
     """Checks that the package that an option asks for is installed, without importing it."""
-    if report.get(*path) is None or not report.is_sound(*path):
+    if report.get(*path) is None or not report.has_no_problems(*path):
         return
     found_at = importlib.util.find_spec(package)
     if found_at is None or found_at.origin is None:  # a folder of that name in the working directory has no origin
@@ -79,7 +79,7 @@ def _check_typed(report: Report, path: KeyPath) -> None:
 
 
 def _check_datasets(report: Report) -> None:
-    if not report.is_sound('datasets'):
+    if not report.has_no_problems('datasets'):
         return
     blocks = {name: block for name, block in report.block('datasets').items() if block is not None}
     if report.is_train and 'train' not in blocks:
@@ -96,7 +96,7 @@ def _check_dataset(report: Report, name: Any) -> None:
     if report.check_value(path, report.get(*path), BLOCK):
         report.check_values(path, stock_frame.DATASET)
         report.check_needed(path, stock_frame.DATASET, is_train=phase == 'train')
-        if not report.is_train and report.is_sound(*path, 'name') and report.get('val', 'save_img') is True:
+        if not report.is_train and report.has_no_problems(*path, 'name') and report.get('val', 'save_img') is True:
             report.check_value(
                 (*path, 'name'), report.get(*path, 'name'), NAME
             )  # a folder of that name takes its images

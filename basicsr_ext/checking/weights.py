@@ -25,7 +25,7 @@ def check_weights(report: Report, resumes: bool) -> None:
     for key in [] if resumes else network_keys(report):
         _check_pretrained(report, key)
     for path in [path for path in report.paths if path[-1] == 'weights']:
-        if isinstance(report.get(*path[:-1], 'network'), Mapping) and report.is_sound(*path[:-1]):
+        if isinstance(report.get(*path[:-1], 'network'), Mapping) and report.has_no_problems(*path[:-1]):
             param_key = report.get(*path[:-1], 'param_key')
             _check_file(report, path, (*path[:-1], 'network'), param_key, exact_key=True)
 
@@ -33,7 +33,7 @@ def check_weights(report: Report, resumes: bool) -> None:
 def _check_pretrained(report: Report, key: str) -> None:
     path, letter = ('path', f'pretrain_{key}'), key.removeprefix('network_')
     settings = (f'pretrain_{key}_leave_out', f'strict_load_{letter}', f'param_key_{letter}')
-    if report.get(*path) is None or not all(report.is_sound('path', name) for name in (path[-1], *settings)):
+    if report.get(*path) is None or not all(report.has_no_problems('path', name) for name in (path[-1], *settings)):
         return
     leave_out, strict, param_key = (report.get('path', name) for name in settings)
     _check_file(report, path, (key,), param_key or 'params', False, strict is not False, leave_out or ())
@@ -52,7 +52,7 @@ def _check_file(
     file = os.path.expanduser(report.get(*path))
     try:
         weights = read_weights(file, param_key, exact_key)
-        built = build_whole(report, network) if report.is_sound(*network) else None
+        built = build_whole(report, network) if report.has_no_problems(*network) else None
         if built is not None:
             start_of = network[0] if path[0] == 'path' else None
             match_weights(built, weights, file, strict, leave_out, start_of)

@@ -13,7 +13,7 @@ from basicsr_ext.cli.arguments import (
     number,
 )
 from basicsr_ext.cli.stopping import stoppable
-from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.counting import pluralize
 
 
 def add_centroids(commands: argparse._SubParsersAction) -> None:
@@ -97,4 +97,4 @@ def _run(args: argparse.Namespace) -> None:
         num_workers=args.num_workers,
     )
     if os.environ.get('RANK', '0') == '0':
-        print(f'{args.output}, {args.output_lq}: {counted(count, "centroid")}')
+        print(f'{args.output}, {args.output_lq}: {pluralize(count, "centroid")}')

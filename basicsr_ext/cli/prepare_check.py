@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from basicsr_ext.cli.arguments import add_num_workers, number
-from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.counting import pluralize
 from basicsr_ext.prepare.distances import DISTANCE
 
 
@@ -72,8 +72,8 @@ def _run(args: argparse.Namespace) -> None:
     warnings = sum(problem.is_warning for problem in problems)
     wrong = len(problems) - warnings
     print(
-        (counted(wrong, 'problem') if wrong else 'no problems')
-        + (f', {counted(warnings, "warning")}' if warnings else '')
+        (pluralize(wrong, 'problem') if wrong else 'no problems')
+        + (f', {pluralize(warnings, "warning")}' if warnings else '')
     )
     if wrong:
         raise SystemExit(1)

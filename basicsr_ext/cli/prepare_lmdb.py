@@ -6,7 +6,7 @@ import argparse
 
 from basicsr_ext.cli.arguments import add_compress_level, add_num_workers, add_paths
 from basicsr_ext.cli.stopping import stoppable
-from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.counting import pluralize
 
 
 def add_lmdb(commands: argparse._SubParsersAction) -> None:
@@ -47,4 +47,4 @@ def _run(args: argparse.Namespace) -> None:
         compress_level=args.compress_level,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}: {counted(count, "image")}')
+    print(f'{args.output}: {pluralize(count, "image")}')

@@ -6,7 +6,7 @@ import argparse
 
 from basicsr_ext.cli.arguments import add_num_workers, number
 from basicsr_ext.cli.stopping import stoppable
-from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.counting import pluralize
 
 FACTORS = (1.0, 0.7, 0.5)  # of VDSR's training
 PATCH_SIZE = 41
@@ -87,4 +87,4 @@ def _run(args: argparse.Namespace) -> None:
         round_luma=args.round_luma,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}, {args.output_lq}: {counted(count, "image")}')
+    print(f'{args.output}, {args.output_lq}: {pluralize(count, "image")}')

@@ -6,7 +6,7 @@ import argparse
 
 from basicsr_ext.cli.arguments import add_num_workers, add_paths, number
 from basicsr_ext.cli.stopping import stoppable
-from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.counting import pluralize
 
 
 def add_noise(commands: argparse._SubParsersAction) -> None:
@@ -58,4 +58,4 @@ def _run(args: argparse.Namespace) -> None:
         flatness=args.flatness,
         num_workers=args.num_workers,
     )
-    print(f'{args.output}: {counted(count, "window")}')
+    print(f'{args.output}: {pluralize(count, "window")}')

@@ -6,7 +6,7 @@ import argparse
 
 from basicsr_ext.cli.arguments import add_compress_level, add_num_workers, add_paths, number
 from basicsr_ext.cli.stopping import stoppable
-from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.counting import pluralize
 
 
 def add_subimages(commands: argparse._SubParsersAction) -> None:
@@ -86,6 +86,6 @@ def _run(args: argparse.Namespace) -> None:
         num_workers=args.num_workers,
     )
     if args.output_lq is None:
-        print(f'{args.output}: {counted(count, "sub-image")}')
+        print(f'{args.output}: {pluralize(count, "sub-image")}')
     else:
-        print(f'{args.output}, {args.output_lq}: {counted(count, "pair")} of sub-images')
+        print(f'{args.output}, {args.output_lq}: {pluralize(count, "pair")} of sub-images')

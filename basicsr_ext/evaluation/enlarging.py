@@ -31,7 +31,7 @@ from basicsr_ext.prepare.pixels import from_unit, to_unit
 _BICUBIC = 3  # pixels around a window that its bicubic enlargement depends on, and one more
 
 
-class Enlarger(NamedTuple):
+class Upscaler(NamedTuple):
     """Enlarges images.
 
     Attributes:
@@ -174,7 +174,7 @@ def open_enlarger(
     self_ensemble: bool,
     precision: str,
     device: str,
-) -> Enlarger:
+) -> Upscaler:
     """Builds a network and what runs it; arguments as of :func:`~basicsr_ext.evaluation.upscale.upscale`.
 
     Raises:
@@ -189,7 +189,7 @@ def open_enlarger(
         raise UserError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}.')
     trained = open_network(weights, resolve_device(device), options=options, param_key=param_key)
     how = Inference(trained.scale, tile, overlap, batch_size, self_ensemble, precision, *trained.needs)
-    return Enlarger(trained, how, _enlarged_before(trained, scale))
+    return Upscaler(trained, how, _enlarged_before(trained, scale))
 
 
 def _enlarged_before(trained: TrainedNetwork, scale: int | None) -> int:

@@ -22,7 +22,7 @@ from basicsr_ext import __version__
 from basicsr_ext.errors import UserError, brief, writing_failed
 from basicsr_ext.evaluation.network_file import TrainedNetwork, open_network
 from basicsr_ext.networks.weight_file import NETWORK_KEY
-from basicsr_ext.prepare.whole_files import write_whole
+from basicsr_ext.prepare.whole_files import atomic_write
 
 FORMATS = ('.onnx', '.safetensors')
 TOLERANCE = 1e-4  # largest difference from torch, of values in [0, 1]
@@ -76,7 +76,7 @@ def export(
     else:
         content, said = _as_safetensors(trained)
     try:
-        write_whole(output, content)
+        atomic_write(output, content)
     except OSError as error:
         raise writing_failed(output, error) from None
     return f'{output}: {said}'

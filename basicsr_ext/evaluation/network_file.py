@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from basicsr_ext.errors import UserError
-from basicsr_ext.networks.requirements import Needs, needs_of
+from basicsr_ext.networks.requirements import SizeRequirements, requirements_of
 from basicsr_ext.networks.weights import read_weights
 from basicsr_ext.prepare.teacher import build_teacher, check_network_file, teacher_from_file
 
@@ -27,7 +27,7 @@ class TrainedNetwork(NamedTuple):
 
     network: nn.Module
     scale: int
-    needs: Needs
+    needs: SizeRequirements
     option: dict[str, Any] | None = None
 
 
@@ -57,7 +57,7 @@ def open_network(
         network, scale = dict(record['network']), record['scale']
     else:
         return _recognised(weights, device, param_key)
-    return TrainedNetwork(build_teacher(network, weights, param_key, device), scale, needs_of(network), network)
+    return TrainedNetwork(build_teacher(network, weights, param_key, device), scale, requirements_of(network), network)
 
 
 def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str | None) -> TrainedNetwork:
@@ -68,14 +68,14 @@ def _recognised(weights: str | os.PathLike, device: torch.device, param_key: str
             f'Weights {weights}: this file holds weights only. {way_out}; or let the library spandrel recognise it: '
             'pip install "basicsr-ext[spandrel]".'
         )
-    from basicsr_ext.prepare.recognised import recognised_teacher
+    from basicsr_ext.prepare.recognised import detect_architecture
     from basicsr_ext.registration import register
 
     register()  # if BasicSR is missing, that is what is wrong, and not the file
     try:
-        found = recognised_teacher(weights, param_key)
+        found = detect_architecture(weights, param_key)
     except UserError as error:
         reason = str(error).partition(' Give it (')[0]
         raise UserError(f'{reason} This file holds weights only. {way_out}.') from None
-    needs = Needs(found.network.size_multiple, found.network.channels == 1)
+    needs = SizeRequirements(found.network.size_multiple, found.network.channels == 1)
     return TrainedNetwork(found.network.to(device), found.scale, needs, found.network.own_option)

@@ -25,8 +25,8 @@ class AdversarialModel(TrainingModel):
     loss_keys = (*TrainingModel.loss_keys, 'gan_opt')
 
     @classmethod
-    def check_together(cls, opt: Mapping[str, Any]) -> None:
-        super().check_together(opt)
+    def check_combination(cls, opt: Mapping[str, Any]) -> None:
+        super().check_combination(opt)
         if opt['train'].get('gan_opt'):
             for place, key in ((opt, 'network_d'), (opt['train'], 'optim_d')):
                 if not place.get(key):
@@ -51,7 +51,7 @@ class AdversarialModel(TrainingModel):
             self.net_d.train()
             self.add_player('d', self.net_d)
 
-    def judge(self, images: torch.Tensor) -> torch.Tensor:
+    def discriminate(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the discriminator's logits of images, with gradients for the images and none for its weights."""
         player = self.players['d']
         with player.frozen():
@@ -60,7 +60,7 @@ class AdversarialModel(TrainingModel):
             return self.forward(replace(player, network=self.net_d) if self.opt['dist'] else player, images)
 
     @torch.no_grad()
-    def opinion(self, images: torch.Tensor) -> torch.Tensor:
+    def discriminate_no_grad(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the discriminator's logits of images, to look at, in float32: nothing of it moves, statistics or norms."""
         mode = self.net_d.training
         self.net_d.eval()
@@ -71,7 +71,7 @@ class AdversarialModel(TrainingModel):
 
     def adversarial_loss(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the generator's loss of images (N, C, H, W) that shall pass as real."""
-        return self.criteria['gan'](self.judge(images), True, is_disc=False)
+        return self.criteria['gan'](self.discriminate(images), True, is_disc=False)
 
     def update_discriminator(self, real: torch.Tensor, fake: torch.Tensor) -> None:
         """Takes one step of the discriminator: real images are real, made ones are not.

@@ -31,8 +31,8 @@ class CriaCLModel(AdversarialModel):
     loss_keys = (*AdversarialModel.loss_keys, 'cria_opt')
 
     @classmethod
-    def check_together(cls, opt: Mapping[str, Any]) -> None:
-        super().check_together(opt)
+    def check_combination(cls, opt: Mapping[str, Any]) -> None:
+        super().check_combination(opt)
         _check_blocks(opt)
 
     def build_criteria(self) -> None:
@@ -69,9 +69,9 @@ class CriaCLModel(AdversarialModel):
         """Returns the losses of the views, and logs the criteria."""
         cria, has_judge = self.criteria['cria'], 'd' in self.players
         mask = views.mask if getattr(self.net_g, 'projector', None) is not None else None
-        losses, means = cria(views.align, views.unif, gt, mask, self.judge if has_judge else None)
+        losses, means = cria(views.align, views.unif, gt, mask, self.discriminate if has_judge else None)
         if self.iteration % self.opt['logger']['print_freq'] == 0:
-            means.update(cria.measure(views.align, views.unif, gt, self.opinion if has_judge else None))
+            means.update(cria.measure(views.align, views.unif, gt, self.discriminate_no_grad if has_judge else None))
         for name, value in means.items():
             self.log(name, value)
         return losses

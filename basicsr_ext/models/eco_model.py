@@ -18,7 +18,7 @@ from basicsr_ext.functional.resize import downsample
 from basicsr_ext.models.eco_options import ECOOptions
 from basicsr_ext.models.teacher import check_alike
 from basicsr_ext.models.training_model import TrainingModel
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 from basicsr_ext.networks.weights import digest_tensors, sha256
 
 
@@ -51,7 +51,7 @@ class ECOModel(TrainingModel):
         }
         self._refuse_own_weights(record)
         teacher = options.build(self.device)
-        side = math.lcm(16, *(needs_of(network).window for network in (self.opt['network_g'], options.network)))
+        side = math.lcm(16, *(requirements_of(network).window for network in (self.opt['network_g'], options.network)))
         check_alike(teacher, self.net_g, self.opt['scale'], side, 'train.eco.teacher')
         return teacher
 
@@ -74,8 +74,8 @@ class ECOModel(TrainingModel):
             )
 
     @classmethod
-    def check_together(cls, opt: Mapping[str, Any]) -> None:
-        super().check_together(opt)
+    def check_combination(cls, opt: Mapping[str, Any]) -> None:
+        super().check_combination(opt)
         eco = ECOOptions.parse(opt['train'].get('eco'), 'train.eco')
         if eco.teacher is None and eco.objective != 'vanilla':
             cls._needs_centroids(eco, DATASET_REGISTRY.get(opt['datasets']['train']['type']))

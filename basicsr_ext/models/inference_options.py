@@ -11,7 +11,7 @@ from torch import nn
 
 from basicsr_ext.functional.precision import exact_float32
 from basicsr_ext.networks.inference import Inference, Result, super_resolve
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 from basicsr_ext.networks.tiling import check_tile
 from basicsr_ext.options.config import OptionBlock
 
@@ -44,10 +44,10 @@ def inference_of(opt: Mapping[str, Any]) -> Inference:
     val = opt.get('val') or {}
     options = InferenceOptions.parse({key: val[key] for key in InferenceOptions.model_fields if key in val}, 'val')
     check_tile(options.tile, options.overlap)
-    return Inference(**options.model_dump(), **needs_of(opt['network_g'])._asdict())
+    return Inference(**options.model_dump(), **requirements_of(opt['network_g'])._asdict())
 
 
-def run_in_test(network: nn.Module, images: torch.Tensor, opt: Mapping[str, Any]) -> Result:
+def infer(network: nn.Module, images: torch.Tensor, opt: Mapping[str, Any]) -> Result:
     """Runs a network as a test does: in evaluation mode, without gradients; its mode is put back.
 
     Args:
@@ -68,7 +68,7 @@ def run_in_test(network: nn.Module, images: torch.Tensor, opt: Mapping[str, Any]
         network.train(training)
 
 
-def keep_luminance(model: Any) -> None:
+def store_luminance(model: Any) -> None:
     """Where a model is tested on luminance, keeps it for metrics before BasicSR rounds it to images of 8 bits.
 
     Args:

@@ -24,7 +24,7 @@ from basicsr_ext.models.cuda_graphs import GraphedNetwork
 from basicsr_ext.models.from_total import fill_from_total
 from basicsr_ext.models.grad_clip import GradClip
 from basicsr_ext.models.guard import Guard, GuardOptions
-from basicsr_ext.models.inference_options import keep_luminance, run_in_test
+from basicsr_ext.models.inference_options import infer, store_luminance
 from basicsr_ext.models.loss_record import LossRecord, zero_losses
 from basicsr_ext.models.optimizers import build_optimizer, build_scheduler
 from basicsr_ext.models.players import Player, tell_unreached
@@ -66,7 +66,7 @@ class TrainingModel(SRModel):
     def __init__(self, opt: dict[str, Any]):
         if opt['is_train']:
             fill_from_total(opt)
-            self.check_together(opt)  # BasicSR's own command checks nothing
+            self.check_combination(opt)  # BasicSR's own command checks nothing
         BaseModel.__init__(self, opt)
         self.net_g = self.build_network('g')
         self.print_network(self.net_g)
@@ -137,7 +137,7 @@ class TrainingModel(SRModel):
         self.add_player('g', self.net_g)
 
     @classmethod
-    def moved_by(cls, player: str, networks: Mapping[str, nn.Module]) -> nn.Module | None:
+    def trained_by(cls, player: str, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Returns what a player moves, of the networks by their letters; here the network of its letter."""
         return networks.get(player)
 
@@ -193,7 +193,7 @@ class TrainingModel(SRModel):
         return build_optimizer(optim_type, params, lr, **kwargs)
 
     @classmethod
-    def check_together(cls, opt: Mapping[str, Any]) -> None:
+    def check_combination(cls, opt: Mapping[str, Any]) -> None:
         """Refuses options that contradict each other, before anything is made; each block is known to be right by itself.
 
         Args:
@@ -470,8 +470,8 @@ class TrainingModel(SRModel):
         Options: :class:`~basicsr_ext.models.inference_options.InferenceOptions`.
         """
         network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.net_g
-        self.output, self.output_luminance = run_in_test(network, self.lq, self.opt)
-        keep_luminance(self)
+        self.output, self.output_luminance = infer(network, self.lq, self.opt)
+        store_luminance(self)
 
     # ---- state ---------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ _FACTORS = ('upscale', 'scale')
 _SHUFFLED = {'RRDBNet': {1: 4, 2: 2}}
 
 
-class Needs(NamedTuple):
+class SizeRequirements(NamedTuple):
     """What a network needs of its input.
 
     Attributes:
@@ -25,7 +25,7 @@ class Needs(NamedTuple):
     luminance: bool
 
 
-def needs_of(network: Mapping[str, Any]) -> Needs:
+def requirements_of(network: Mapping[str, Any]) -> SizeRequirements:
     """Finds out what a network needs, from its option, or from its class where that leaves it to the default.
 
     A class of networks that rearrange pixels or take wavelets says so by an attribute ``size_multiple``; one that has to be
@@ -37,21 +37,21 @@ def needs_of(network: Mapping[str, Any]) -> Needs:
     kind = _class_of(network)
     if hasattr(kind, 'input_needs'):  # it knows only when it is built
         multiple, channels = kind.input_needs(network)
-        return Needs(multiple, channels == 1)
+        return SizeRequirements(multiple, channels == 1)
     in_order = hasattr(kind, 'stage_options')
     parts = kind.stage_options(network) if in_order else network.values()
     stages = [part for part in parts if isinstance(part, Mapping) and 'type' in part]
     if stages:  # a network made of others
-        needs = [needs_of(stage) for stage in stages]
+        needs = [requirements_of(stage) for stage in stages]
         enlarged = [1, *(_factor(stage) for stage in stages[:-1])] if in_order else [1] * len(stages)
         windows = [each.window // math.gcd(each.window, by) for each, by in zip(needs, enlarged, strict=True)]
-        return Needs(math.lcm(*windows), any(each.luminance for each in needs))
+        return SizeRequirements(math.lcm(*windows), any(each.luminance for each in needs))
     window = argument_of(network, 'window_size')
     windows = [side for side in (window if isinstance(window, (list, tuple)) else [window]) if isinstance(side, int)]
     blocks = _SHUFFLED.get(network['type'], {})
     windows.append(blocks.get(_factor(network), getattr(kind, 'size_multiple', 1)))
     channels = next((value for value in (argument_of(network, name) for name in _CHANNELS) if value is not None), None)
-    return Needs(max(1, math.lcm(*windows)), channels == 1)
+    return SizeRequirements(max(1, math.lcm(*windows)), channels == 1)
 
 
 def _factor(network: Mapping[str, Any]) -> int:

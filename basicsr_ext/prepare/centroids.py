@@ -16,12 +16,12 @@ from basicsr_ext.functional.digest import keys_digest
 from basicsr_ext.functional.precision import PRECISIONS, overflow_hint
 from basicsr_ext.networks import inference
 from basicsr_ext.networks.devices import resolve_device
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 from basicsr_ext.networks.tiling import check_tile, overlap_warning, resolve_overlap
 from basicsr_ext.networks.weights import digest_tensors, sha256
 from basicsr_ext.prepare.centroid_pieces import CentroidPieces
 from basicsr_ext.prepare.pixels import to_unit
-from basicsr_ext.prepare.recognised import recognised_teacher
+from basicsr_ext.prepare.recognised import detect_architecture
 from basicsr_ext.prepare.sharing import on_first_rank, own_device, shared_work
 from basicsr_ext.prepare.source import open_source, source_record
 from basicsr_ext.prepare.teacher import build_teacher, check_network_option, teacher_from_weights
@@ -116,7 +116,7 @@ def make_centroids(
     if network is None:
         network, scale = teacher_from_weights(weights, scale)
     if network is None:
-        teacher, scale, network = recognised_teacher(weights, param_key, scale)
+        teacher, scale, network = detect_architecture(weights, param_key, scale)
     else:
         check_network_option(network)
     if warning := overlap_warning(tile, overlap):
@@ -126,7 +126,7 @@ def make_centroids(
     store = open_source(lq)
     if teacher is None:
         teacher = build_teacher(network, weights, param_key, where)
-        settings = settings._replace(window=needs_of(network).window)
+        settings = settings._replace(window=requirements_of(network).window)
     else:
         settings = settings._replace(window=teacher.size_multiple)
     teacher = teacher.to(where)

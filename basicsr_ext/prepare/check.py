@@ -14,14 +14,14 @@ from basicsr_ext.data.pairing import found_template
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.alignment import Shift, best_shift
 from basicsr_ext.functional.perceptual_hash import BITS, hash_distances, turned_hashes
-from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.counting import pluralize
 from basicsr_ext.prepare.distances import DISTANCE
 from basicsr_ext.prepare.jobs import check_workers, run_jobs
-from basicsr_ext.prepare.survey import FileSet, Seen, StoreSet, open_set, survey
+from basicsr_ext.prepare.survey import FileSet, ScannedImage, StoreSet, open_set, survey
 from basicsr_ext.report.tables import align
 from basicsr_ext.storage import ImageSpec, RawLmdbStore
 
-Set = Mapping[str, Seen]
+Set = Mapping[str, ScannedImage]
 
 _COMPARED = 50  # pairs whose contents are compared, unless all are
 _GAIN = 3.0  # dB by which a shifted LQ image must fit better
@@ -139,7 +139,7 @@ def _alone(name: str, images: Set) -> Iterator[Problem]:
         )
 
 
-def _damage(seen: Seen) -> str:
+def _damage(seen: ScannedImage) -> str:
     return 'not supported' if seen.unsupported else 'damaged'
 
 
@@ -240,7 +240,7 @@ def _where(shift: Shift) -> str:
     """Says in words where a GT image has what its LQ image shows."""
     ways = (('down', 'up'), ('right', 'left'))
     moved = [
-        f'{counted(abs(by), "pixel")} further {way[by < 0]}'
+        f'{pluralize(abs(by), "pixel")} further {way[by < 0]}'
         for by, way in zip((shift.rows, shift.columns), ways, strict=True)
         if by
     ]

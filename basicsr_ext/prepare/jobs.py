@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from basicsr_ext.errors import CutShort, UserError
+from basicsr_ext.errors import Interrupted, UserError
 from basicsr_ext.prepare.progress import progress
 from basicsr_ext.processes import start_worker, worker_context
 
@@ -61,7 +61,7 @@ def run_jobs(
 
     Raises:
         UserError: What a job raised.
-        CutShort: A worker was killed.
+        Interrupted: A worker was killed.
     """
     with progress(description, done + len(jobs), done=done, unit=unit) as update:
         results = _here(function, jobs) if min(num_workers, len(jobs)) < 2 else _in_workers(function, jobs, num_workers)
@@ -97,7 +97,7 @@ def _in_workers(function: Callable[[Job], Any], jobs: Sequence[Job], num_workers
             for future in finished:
                 yield future.result()
     except BrokenProcessPool as error:
-        raise CutShort(
+        raise Interrupted(
             f'{error} Most likely the memory did not suffice: choose fewer processes (--num_workers).'
         ) from error
     finally:

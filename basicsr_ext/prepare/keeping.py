@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from basicsr_ext.errors import CutShort, UserError
+from basicsr_ext.errors import Interrupted, UserError
 from basicsr_ext.prepare.pieces import Pieces
 
 
 @contextmanager
-def kept(pieces: Pieces, count: int, after: type[UserError] = CutShort) -> Iterator[None]:
+def kept(pieces: Pieces, count: int, after: type[UserError] = Interrupted) -> Iterator[None]:
     """Keeps the pieces where work fails or is stopped, and says so; a folder without finished pieces is not kept.
 
     Args:
@@ -34,7 +34,7 @@ def kept(pieces: Pieces, count: int, after: type[UserError] = CutShort) -> Itera
             raise
         pieces.leave()
         if isinstance(error, UserError):
-            raise CutShort(
+            raise Interrupted(
                 f'{error} {done} of {count} pieces of the work are kept in {pieces.folder}: the same command goes on with '
                 'them; remove that folder to begin anew.'
             ) from error

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from basicsr_ext.errors import CutShort, UserError
-from basicsr_ext.prepare.whole_files import packed, unpacked, write_whole
+from basicsr_ext.errors import Interrupted, UserError
+from basicsr_ext.prepare.whole_files import atomic_write, packed, unpacked
 
 SUFFIX = '.parts'
 _SETTINGS = 'settings.json'
@@ -67,7 +67,7 @@ class Pieces:
             self.went_on = True
             return
         try:
-            write_whole(file, json.dumps(self._settings, indent=1).encode())
+            atomic_write(file, json.dumps(self._settings, indent=1).encode())
         except OSError:
             self.remove()
             raise
@@ -92,26 +92,26 @@ class Pieces:
     def save(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keeps the arrays of a piece under their names."""
         with self.reporting():
-            write_whole(self._file(index), *packed(arrays))
+            atomic_write(self._file(index), *packed(arrays))
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """Gives the arrays of a finished piece by name, read-only.
 
         Raises:
-            CutShort: Its file cannot be read; or it is damaged, and removed, so that the next run makes it anew.
+            Interrupted: Its file cannot be read; or it is damaged, and removed, so that the next run makes it anew.
         """
         file = self._file(index)
         try:
             return unpacked(file.read_bytes())
         except OSError as error:  # which says nothing against the piece
-            raise CutShort(
+            raise Interrupted(
                 f'{file}: reading a piece of the work failed ({error.strerror or error}). Run the same command again '
                 'when it can be read.'
             ) from error
         except (ValueError, TypeError, KeyError) as error:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
-            raise CutShort(
+            raise Interrupted(
                 f'{file}: a piece of the work is damaged ({error}), and was removed. Run the same command again: that '
                 'makes it anew.'
             ) from error
@@ -124,7 +124,7 @@ class Pieces:
     def set_whole(self) -> None:
         """Notes that all pieces are there: outputs that exist from now on are made of them."""
         with self.reporting():
-            write_whole(self.folder / _WHOLE, b'')
+            atomic_write(self.folder / _WHOLE, b'')
 
     def unset_whole(self) -> None:
         """Takes that note back: no output was made."""
@@ -152,7 +152,7 @@ class Pieces:
         try:
             yield
         except OSError as error:
-            raise CutShort(
+            raise Interrupted(
                 f'{self.output}: writing failed ({error.strerror or error}). Check that the place is writable and has '
                 'room, or choose another.'
             ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from basicsr_ext.prepare.whole_files import write_whole
+from basicsr_ext.prepare.whole_files import atomic_write
 from basicsr_ext.storage.base import check_key
 
 PNG_TYPES = (np.dtype('uint8'), np.dtype('uint16'))
@@ -41,4 +41,4 @@ def write_png(folder: Path, key: str, image: np.ndarray, compress_level: int, sc
     check_key(key, folder)
     file = folder / f'{key}.png'
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, encode_png(image, compress_level), scratch=scratch)
+    atomic_write(file, encode_png(image, compress_level), scratch=scratch)

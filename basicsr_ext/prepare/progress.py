@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from tqdm import tqdm
 
-from basicsr_ext.prepare.counting import counted
+from basicsr_ext.prepare.counting import pluralize
 
 _SECONDS_BETWEEN_LINES = 60
 
@@ -58,7 +58,7 @@ class _Lines:
             self._said = now
 
     def _say(self, about_time: str) -> None:
-        done = f'{self._done} of {counted(self._total, self._unit)}'
+        done = f'{self._done} of {pluralize(self._total, self._unit)}'
         print(f'{self._description}: {done} done{about_time}', file=sys.stderr, flush=True)
 
 

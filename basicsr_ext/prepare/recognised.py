@@ -27,7 +27,7 @@ class Recognised(NamedTuple):
     record: dict[str, Any]
 
 
-def recognised_teacher(weights: str | Path, param_key: str | None = None, scale: int | None = None) -> Recognised:
+def detect_architecture(weights: str | Path, param_key: str | None = None, scale: int | None = None) -> Recognised:
     """Builds the network that a file of weights belongs to.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from basicsr_ext.errors import CutShort, UserError
+from basicsr_ext.errors import Interrupted, UserError
 from basicsr_ext.prepare.assembling import Encoded, assemble, begin, image_folder
 from basicsr_ext.prepare.jobs import run_jobs
 from basicsr_ext.prepare.keeping import kept
@@ -46,7 +46,7 @@ class Part(NamedTuple):
             return self.function(job)
         except UserError as error:
             if isinstance(error.__cause__, OSError):  # it could not be read: nothing says that the image is damaged
-                raise CutShort(str(error)) from error
+                raise Interrupted(str(error)) from error
             raise
 
 

@@ -25,7 +25,7 @@ from basicsr_ext.storage.folder import list_images
 from basicsr_ext.storage.headers import HeaderError, UnsupportedError, read_header
 
 
-class Seen(NamedTuple):
+class ScannedImage(NamedTuple):
     """One image of a set.
 
     Attributes:
@@ -74,17 +74,17 @@ class FileSet(NamedTuple):
         """
         return self._read(key, self._spec(key))
 
-    def look(self, key: str, hashes: bool) -> Seen:
-        """Sees what there is to see of an image, see :class:`Seen`."""
+    def look(self, key: str, hashes: bool) -> ScannedImage:
+        """Sees what there is to see of an image, see :class:`ScannedImage`."""
         try:
             spec = self._spec(key)
             with open_file(self.folder / self.files[key]) as stream:
                 alpha = has_alpha(stream)
             image = self._read(key, spec)
         except (HeaderError, DecodingError) as error:
-            return Seen(damage=str(error).rstrip('.'), unsupported=isinstance(error, UnsupportedError))
+            return ScannedImage(damage=str(error).rstrip('.'), unsupported=isinstance(error, UnsupportedError))
         except OSError as error:
-            return Seen(damage=str(error.strerror))
+            return ScannedImage(damage=str(error.strerror))
         return _seen(spec, image, hashes, alpha)
 
     def _spec(self, key: str) -> ImageSpec:
@@ -121,16 +121,16 @@ class StoreSet(NamedTuple):
         """
         return self.store.read(key)
 
-    def look(self, key: str, hashes: bool) -> Seen:
-        """Sees what there is to see of an image, see :class:`Seen`."""
+    def look(self, key: str, hashes: bool) -> ScannedImage:
+        """Sees what there is to see of an image, see :class:`ScannedImage`."""
         spec, alpha = self.store.spec(key), key in self.transparent
         try:
             image = self.store.read(key)
             self.store.verify(key)
         except DepthError as error:
-            return Seen(spec._replace(dtype=np.dtype(f'uint{error.bits}')), alpha=alpha)
+            return ScannedImage(spec._replace(dtype=np.dtype(f'uint{error.bits}')), alpha=alpha)
         except UserError as error:
-            return Seen(damage=str(error).rstrip('.'))
+            return ScannedImage(damage=str(error).rstrip('.'))
         return _seen(spec, image, hashes, alpha)
 
 
@@ -147,7 +147,7 @@ def open_set(path: str | Path) -> FileSet | StoreSet:
     return StoreSet(store, frozenset(keys_with_alpha(store)))
 
 
-def survey(images: FileSet | StoreSet, description: str, *, hashes: bool, num_workers: int) -> dict[str, Seen]:
+def survey(images: FileSet | StoreSet, description: str, *, hashes: bool, num_workers: int) -> dict[str, ScannedImage]:
     """Decodes every image of a set.
 
     Args:
@@ -167,12 +167,12 @@ def survey(images: FileSet | StoreSet, description: str, *, hashes: bool, num_wo
     }
 
 
-def _look(images: FileSet | StoreSet, hashes: bool, key: str) -> tuple[str, Seen]:
+def _look(images: FileSet | StoreSet, hashes: bool, key: str) -> tuple[str, ScannedImage]:
     return key, images.look(key, hashes)
 
 
-def _seen(spec: ImageSpec, image: np.ndarray, hashes: bool, alpha: bool) -> Seen:
-    return Seen(spec, perceptual_hash(image) if hashes else None, image_digest(image), alpha=alpha)
+def _seen(spec: ImageSpec, image: np.ndarray, hashes: bool, alpha: bool) -> ScannedImage:
+    return ScannedImage(spec, perceptual_hash(image) if hashes else None, image_digest(image), alpha=alpha)
 
 
 def _by_key(found: list[str]) -> tuple[dict[str, str], dict[str, str]]:

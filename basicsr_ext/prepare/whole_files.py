@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 
-def write_whole(file: Path, *content: bytes | memoryview, scratch: Path | None = None) -> None:
+def atomic_write(file: Path, *content: bytes | memoryview, scratch: Path | None = None) -> None:
     """Writes a file that appears under its name only when it is whole.
 
     Args:

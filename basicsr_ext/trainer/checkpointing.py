@@ -21,7 +21,7 @@ from basicsr_ext.trainer.stopping import StopRequests
 _SHOWN_PICTURES = 3
 
 
-class Keeper:
+class CheckpointManager:
     """Takes over saving, resuming and validating of one model, BasicSR's or ours.
 
     BasicSR saves before it validates. Here saving is only noted, and done when the iteration is over, so that a checkpoint

@@ -17,7 +17,7 @@ from basicsr_ext.networks.devices import is_for_device
 BATCH_LIMIT = 30 * 60  # seconds that a batch may take
 
 
-class Feeder:
+class Prefetcher:
     """Stands where BasicSR's prefetchers stand, and so sees the start and the end of every iteration.
 
     BasicSR's loop asks for the next batch right after an iteration's validation: that is where a checkpoint of the

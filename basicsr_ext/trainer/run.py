@@ -20,7 +20,7 @@ from basicsr_ext.registration import register
 from basicsr_ext.trainer import out_of_memory
 
 if TYPE_CHECKING:
-    from basicsr_ext.trainer.session import Session
+    from basicsr_ext.trainer.session import Run
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -180,7 +180,7 @@ def _run(
     subfolder: str = '',
     stay_in_ranks: bool = False,
     quiet: bool = False,
-) -> Session:
+) -> Run:
     # before torch is imported: a file that is no YAML is refused at once
     source = options if isinstance(options, OptionSource) else read_source(options, force_yml)
     if not is_train:
@@ -205,7 +205,7 @@ def _run_checked(
     subfolder: str,
     stay_in_ranks: bool,
     quiet: bool,
-) -> Session:
+) -> Run:
     """Checks the options, then runs BasicSR's pipeline."""
     import basicsr.test
     import basicsr.train
@@ -214,8 +214,8 @@ def _run_checked(
     from basicsr_ext.distributed import is_lost_rank, leave_ranks
     from basicsr_ext.trainer.determinism import refusal
     from basicsr_ext.trainer.patches.image_io import NO_ROOM
-    from basicsr_ext.trainer.patches.table import all_seams, installed
-    from basicsr_ext.trainer.session import Session
+    from basicsr_ext.trainer.patches.table import all_patches, installed
+    from basicsr_ext.trainer.session import Run
 
     report = check_options(
         source, is_train=is_train, root=root, launcher=launcher, auto_resume=auto_resume, rehearse=True
@@ -223,7 +223,7 @@ def _run_checked(
     report.raise_problems()
     print_warnings(report)
     report.opened.clear()  # LMDB refuses to open a file twice in a process
-    session = Session(
+    session = Run(
         resolved(report, root),
         is_train=is_train,
         root=root,
@@ -238,7 +238,7 @@ def _run_checked(
     pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
     try:
         with (
-            installed(all_seams(session)),
+            installed(all_patches(session)),
             session.stop_requests if is_train else nullcontext(),  # a test has nothing to save: a signal ends it
             cuda_calls.ignored() if session.on_cpu else nullcontext(),
         ):

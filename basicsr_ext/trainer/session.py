@@ -27,21 +27,21 @@ from basicsr_ext.options.source import OptionSource
 from basicsr_ext.options.yaml import write_yaml
 from basicsr_ext.processes import start_worker, worker_context
 from basicsr_ext.trainer import checkpoints
-from basicsr_ext.trainer.checkpointing import Keeper
+from basicsr_ext.trainer.checkpointing import CheckpointManager
 from basicsr_ext.trainer.determinism import use_deterministic_algorithms
 from basicsr_ext.trainer.locking import ExperimentLock
 from basicsr_ext.trainer.logging import RunLogger
 from basicsr_ext.trainer.patches.basicsr_losses import sum_losses_over_ranks, tell_losses_the_iteration
 from basicsr_ext.trainer.patches.basicsr_models import watch_gradients
 from basicsr_ext.trainer.patches.per_image_scores import ScoreRecord, Scores
-from basicsr_ext.trainer.prefetching import BATCH_LIMIT, Feeder
+from basicsr_ext.trainer.prefetching import BATCH_LIMIT, Prefetcher
 from basicsr_ext.trainer.randomness import KeyedDataset
 from basicsr_ext.trainer.resuming import check_same_data, fingerprint
 from basicsr_ext.trainer.sampling import Position, TrainSampler
 from basicsr_ext.trainer.stopping import StopRequests
 
 
-class Session:
+class Run:
     """Holds what the replacements of one run share.
 
     Args:
@@ -93,8 +93,8 @@ class Session:
         self.data: dict[str, Any] = {}  # what tells the training data from others
         self.sampler: TrainSampler | None = None
         self.read_ahead = 0  # batches
-        self.feeder: Feeder | None = None
-        self.keeper: Keeper | None = None
+        self.feeder: Prefetcher | None = None
+        self.keeper: CheckpointManager | None = None
         self.stop_requests = StopRequests()
         self.lock = ExperimentLock(Path(self.opt['path']['experiments_root'])) if is_train else None
         self.scores = ScoreRecord()
@@ -313,12 +313,14 @@ class Session:
         self.message_logger = RunLogger(opt, start_iter, tb_logger, self.keeper.start_metrics(), self.keeper.model)
         return self.message_logger
 
-    def make_feeder(self, loader: Any, opt: dict[str, Any] | None = None) -> Feeder:
+    def make_prefetcher(self, loader: Any, opt: dict[str, Any] | None = None) -> Prefetcher:
         """Gives BasicSR's loop its batches; ``opt`` is what BasicSR hands to its CUDA prefetcher."""
         device = torch.device('cuda') if opt is not None and not self.on_cpu else None
         total = int(self.opt['train']['total_iter'])
         is_first, keeper = self.opt['rank'] == 0, self.keeper
-        self.feeder = Feeder(loader, keeper.iteration, total, self._end_iteration, device, self.read_ahead, is_first)
+        self.feeder = Prefetcher(
+            loader, keeper.iteration, total, self._end_iteration, device, self.read_ahead, is_first
+        )
         return self.feeder
 
     def _warn_of_batch_norm(self, model: Any) -> None:
@@ -362,7 +364,7 @@ class Session:
             watch_gradients(model)
             sum_losses_over_ranks(model)
             self._warn_of_batch_norm(model)
-            self.keeper = Keeper(model, self.opt, self.options, self.sampler, self.stop_requests, self.data)
+            self.keeper = CheckpointManager(model, self.opt, self.options, self.sampler, self.stop_requests, self.data)
             if hasattr(model, 'bind'):
                 model.bind(self.train_set)
         return model

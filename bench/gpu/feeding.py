@@ -33,7 +33,7 @@ from basicsr_ext.functional.resize import downsample, mod_crop
 from basicsr_ext.models.training_model import TrainingModel
 from basicsr_ext.prepare.stores import make_store
 from basicsr_ext.processes import start_worker
-from basicsr_ext.trainer.prefetching import Feeder
+from basicsr_ext.trainer.prefetching import Prefetcher
 from basicsr_ext.trainer.sampling import TrainSampler
 
 SCALE, BATCH, PATCH = 2, 16, 96
@@ -96,7 +96,7 @@ def feeding(options: dict[str, Any]) -> Iterator[Any]:
     else:
         loader.worker_init_fn, loader.generator = start_worker, torch.Generator()
         ahead = 2 if options['num_worker_per_gpu'] == 0 else 0
-        feeder = Feeder(loader, 0, 10**9, lambda iteration: None, torch.device('cuda') if CUDA else None, ahead)
+        feeder = Prefetcher(loader, 0, 10**9, lambda iteration: None, torch.device('cuda') if CUDA else None, ahead)
         feeder.reset()
     try:
         yield feeder

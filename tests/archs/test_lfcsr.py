@@ -16,7 +16,7 @@ from basicsr_ext.archs.han_arch import HAN
 from basicsr_ext.archs.lfcsr_arch import LFCSR
 from basicsr_ext.errors import UserError
 from basicsr_ext.models.training_model import TrainingModel
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 from basicsr_ext.networks.weights import fit_weights
 
 SR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 2}
@@ -125,7 +125,10 @@ def test_weights_of_the_first_stage_alone_start_a_run(tmp_path, order, prefix):
 
 def test_its_needs_are_those_of_its_stages():
     swin = {'type': 'SwinIR', 'window_size': 8}
-    assert needs_of({'type': 'LFCSR', 'stage_o': SR, 'stage_p': REFINER}) == (1, False)
-    assert needs_of({'type': 'LFCSR', 'stage_o': swin, 'stage_p': {'type': 'SwinIR', 'window_size': 6}}) == (24, False)
+    assert requirements_of({'type': 'LFCSR', 'stage_o': SR, 'stage_p': REFINER}) == (1, False)
+    assert requirements_of({'type': 'LFCSR', 'stage_o': swin, 'stage_p': {'type': 'SwinIR', 'window_size': 6}}) == (
+        24,
+        False,
+    )
     grey = {'type': 'LFCSR', 'stage_o': {**SR, 'num_in_ch': 1}, 'stage_p': {**REFINER, 'num_in_ch': 1}}
-    assert needs_of(grey) == (1, True)
+    assert requirements_of(grey) == (1, True)

@@ -20,7 +20,7 @@ from basicsr_ext.archs import spandrel_arch
 from basicsr_ext.archs.spandrel_arch import NOT_TRAINED, SpandrelNetwork
 from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 
 pytest.importorskip('spandrel')
 
@@ -132,8 +132,10 @@ def test_names_are_spandrels(tmp_path):
 
 def test_sizes_and_channels_that_a_network_needs(tmp_path):
     option = {'type': 'spandrel', 'architecture': 'SAFMN', **SMALL['SAFMN']}
-    assert needs_of(option) == (8, False)
-    assert needs_of({'type': 'spandrel', 'architecture': 'DnCNN', 'in_nc': 1, 'out_nc': 1, 'nb': 3, 'nc': 4}).luminance
+    assert requirements_of(option) == (8, False)
+    assert requirements_of(
+        {'type': 'spandrel', 'architecture': 'DnCNN', 'in_nc': 1, 'out_nc': 1, 'nb': 3, 'nc': 4}
+    ).luminance
 
 
 def test_means_are_constants():

@@ -21,13 +21,13 @@ from waiting import LIMIT
 
 import basicsr_ext
 from basicsr_ext.cli.main import main
-from basicsr_ext.errors import CutShort
+from basicsr_ext.errors import Interrupted
 from basicsr_ext.evaluation import enlarging, network_file
 from basicsr_ext.evaluation import upscale as upscaling
 from basicsr_ext.functional.resize import upsample
 from basicsr_ext.functional.ycbcr import rgb_to_ycbcr
 from basicsr_ext.networks.inference import Inference
-from basicsr_ext.networks.requirements import Needs
+from basicsr_ext.networks.requirements import SizeRequirements
 from basicsr_ext.networks.self_ensemble import self_ensemble
 from basicsr_ext.storage import BasicSRLmdbWriter, RawLmdbWriter, open_store
 from basicsr_ext.trainer.run import _forget_logger
@@ -161,7 +161,7 @@ def test_tiles_equal_the_whole_image(network, overlap, photos):
     for parameter in built.parameters():
         parameter.mul_(1.5)  # livelier than at the start of a training
     image = torch.from_numpy(photos['coffee'][:90, :110] / np.float32(255)).permute(2, 0, 1)[None].contiguous()
-    needs = network_file.needs_of(network)
+    needs = network_file.requirements_of(network)
     whole, tiled, cut = (
         enlarging.super_resolve(built, image, Inference(2, tile, over, 2, False, 'fp32', *needs)).images
         for tile, over in ((None, 0), (overlap + 20, overlap), (20, 0))
@@ -269,8 +269,8 @@ def test_networks_of_enlarged_images(root):
     from basicsr_ext.evaluation.pictures import Picture
 
     image = read('in/coffee.png')
-    trained = TrainedNetwork(residual.eval().requires_grad_(False), 1, Needs(1, False))
-    found = enlarging.Enlarger(trained, Inference(1), before=3)(Picture(image[..., ::-1].copy()), 'x')
+    trained = TrainedNetwork(residual.eval().requires_grad_(False), 1, SizeRequirements(1, False))
+    found = enlarging.Upscaler(trained, Inference(1), before=3)(Picture(image[..., ::-1].copy()), 'x')
     expected = forward(lambda unit: residual(upsample(unit, 3)), image)
     assert close(found.pixels[..., ::-1], expected)
 
@@ -366,7 +366,7 @@ def test_a_full_disk_is_no_bad_image(root, capsys, monkeypatch):
 
     def full(file, picture):
         if file.name == 'coffee.png':
-            raise CutShort('coffee.png: writing failed (No space left on device).')
+            raise Interrupted('coffee.png: writing failed (No space left on device).')
         write(file, picture)
 
     monkeypatch.setattr(upscaling, 'write_picture', full)
@@ -475,7 +475,7 @@ def test_sides_that_a_network_does_not_take(root, capsys, monkeypatch):
     run('-i', 'in', '--weights', 'a.pth')
     assert read('out/coffee.png').shape == (60, 50, 3)
     shutil.rmtree('out')
-    monkeypatch.setattr(network_file, 'needs_of', lambda network: Needs(1, False))
+    monkeypatch.setattr(network_file, 'requirements_of', lambda network: SizeRequirements(1, False))
     assert 'in/astronaut.png: the network fails on this image of 30x25 pixels: AssertionError.' in fails(
         capsys, '-i', 'in', '--weights', 'a.pth'
     )

@@ -110,17 +110,17 @@ def _rehearse(report: Any, is_train: bool) -> None:
     import basicsr.models
     import basicsr.test
 
-    from basicsr_ext.trainer.patches.table import all_seams, installed
-    from basicsr_ext.trainer.session import Session
+    from basicsr_ext.trainer.patches.table import all_patches, installed
+    from basicsr_ext.trainer.session import Run
 
     root = find_root(report.values)
     source = resolved(report, root)
     source.values['val'] = deepcopy(source.values.get('val'))
-    session = Session(source, is_train=is_train, root=root)
+    session = Run(source, is_train=is_train, root=root)
     session.lock = None  # it would make a file
     logging.disable(logging.CRITICAL)
     try:
-        with installed(all_seams(session)), cuda_calls.ignored():
+        with installed(all_patches(session)), cuda_calls.ignored():
             opt, _ = session.parse_options(str(root))
             if not is_train:
                 model = basicsr.models.build_model(opt)

@@ -59,7 +59,7 @@ def test_a_weighted_sum_may_be_measured(images, tmp_path):
 def test_what_looks_at_the_discriminator_moves_nothing(images, tmp_path):
     model = built(vgg_style(images), tmp_path)
     before = {name: value.clone() for name, value in model.net_d.state_dict().items()}
-    opinion = model.opinion(torch.rand(2, 3, 128, 128))
+    opinion = model.discriminate_no_grad(torch.rand(2, 3, 128, 128))
     assert opinion.shape == (2, 1) and not opinion.requires_grad and model.net_d.training
     assert all(torch.equal(value, before[name]) for name, value in model.net_d.state_dict().items())
 

@@ -105,8 +105,8 @@ def test_a_discriminator_of_one_output(images, tmp_path):
     losses = model.generator_losses(views, data['gt'])
     sum(losses.values()).backward()
     assert all(parameter.grad is None for parameter in model.net_d.parameters())
-    assert model.judge(views.unif).shape == (2, 1)
-    expected = torch.nn.functional.softplus(-model.judge(views.unif)).mean().item()
+    assert model.discriminate(views.unif).shape == (2, 1)
+    expected = torch.nn.functional.softplus(-model.discriminate(views.unif)).mean().item()
     assert model.get_current_log()['c_adv_unif'] == pytest.approx(expected, rel=1e-5)
 
 

@@ -220,7 +220,7 @@ def test_criteria_that_are_logged(images, tmp_path):
     model.optimize_parameters(1)
     assert EXACT in seen[0] and EXACT in seen[1]
     assert math.isfinite(model.get_current_log()['c_adv_align'])
-    measured = model.opinion(cria_batch()['gt'])
+    measured = model.discriminate_no_grad(cria_batch()['gt'])
     network = model.net_d.eval()
     with torch.no_grad(), exact_float32('cpu'):
         assert torch.equal(measured, network(cria_batch()['gt']))

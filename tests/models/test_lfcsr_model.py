@@ -611,7 +611,7 @@ def test_images_of_another_scale_than_a_power_of_two_are_not_reduced():
     train_opt['total_iter'] = 1
     options = {'train': train_opt, 'network_g': {'type': 'LFCSR'}, 'scale': 3, 'datasets': {}}
     with pytest.raises(basicsr_ext.UserError, match='powers of two, and scale is 3'):
-        LFCSRModel.check_together(options)
+        LFCSRModel.check_combination(options)
 
 
 def test_a_discriminator_of_another_size_is_refused(images, tmp_path, capfd):

@@ -11,7 +11,7 @@ import basicsr_ext
 basicsr_ext.register()
 
 from basicsr_ext.networks.inference import Inference, super_resolve
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 
 SRCNN = {'type': 'SRCNN', 'in_channels': 3, 'num_feat': 4, 'num_mapping_feat': 4}
 REFINER = {'type': 'CliqueRefiner', 'num_feat': 2, 'num_block': 1}
@@ -40,7 +40,7 @@ RRDB = {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_
     ],
 )
 def test_needs(network, expected):
-    assert needs_of(network) == expected
+    assert requirements_of(network) == expected
 
 
 # Pixels of overlap that cover the receptive field -> networks.
@@ -110,7 +110,7 @@ def test_tiles_give_what_the_whole_image_gives(network, overlap):
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 setattr(parent, name, nn.Identity())
     tile = overlap + overlap // 4 + 13
-    needs = needs_of(network)
+    needs = requirements_of(network)
     image = torch.rand(1, 3, tile + 13, tile + 13)[:, : 1 if needs.luminance else 3]
     whole = super_resolve(built, image, Inference(None, window=needs.window)).images
     tiled = super_resolve(built, image, Inference(None, tile, overlap, window=needs.window)).images

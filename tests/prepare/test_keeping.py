@@ -16,7 +16,7 @@ import pytest
 from waiting import status_of_child
 
 from basicsr_ext.cli.main import main
-from basicsr_ext.errors import CutShort, UserError
+from basicsr_ext.errors import Interrupted, UserError
 from basicsr_ext.files import read_file
 from basicsr_ext.prepare import assembling
 from basicsr_ext.prepare.lr import make_lr
@@ -165,7 +165,7 @@ def test_an_image_that_cannot_be_read_for_a_while(tmp_path, noise, monkeypatch):
         return read_file(file)
 
     monkeypatch.setattr('basicsr_ext.storage.folder.read_file', read)
-    with pytest.raises(CutShort, match=r'Input/output error. 2 of 4 pieces of the work are kept'):
+    with pytest.raises(Interrupted, match=r'Input/output error. 2 of 4 pieces of the work are kept'):
         step_of('lr', noise, tmp_path / 'out')()
 
 
@@ -180,7 +180,7 @@ def test_a_piece_that_cannot_be_read_is_not_removed(tmp_path, noise, monkeypatch
         return original(self)
 
     monkeypatch.setattr(Path, 'read_bytes', read_bytes)
-    with pytest.raises(CutShort, match=f'reading a piece of the work failed .{os.strerror(number)}.*4 of 4 pieces'):
+    with pytest.raises(Interrupted, match=f'reading a piece of the work failed .{os.strerror(number)}.*4 of 4 pieces'):
         task()
     monkeypatch.undo()
     monkeypatch.setattr(Pieces, 'save', lambda *arguments: pytest.fail('all pieces are good'))
@@ -196,7 +196,7 @@ def test_a_damaged_piece_costs_itself_only(tmp_path, noise, monkeypatch):
     piece = tmp_path / 'out/out.lmdb.parts/000001.piece'
     piece.write_bytes(b'null')
     with pytest.raises(
-        CutShort, match=r'000001.piece: a piece of the work is damaged.* 3 of 4 pieces of the work are kept'
+        Interrupted, match=r'000001.piece: a piece of the work is damaged.* 3 of 4 pieces of the work are kept'
     ):
         task()
     assert not piece.exists()

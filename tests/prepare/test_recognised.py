@@ -10,7 +10,7 @@ import torch
 
 from basicsr_ext.errors import UserError
 from basicsr_ext.prepare.centroids import make_centroids
-from basicsr_ext.prepare.recognised import recognised_teacher
+from basicsr_ext.prepare.recognised import detect_architecture
 from basicsr_ext.storage import open_store
 
 
@@ -32,7 +32,7 @@ def rrdb(tmp_path):
 
 def test_the_network_is_found_and_runs(rrdb, crops):
     network, path = rrdb
-    found = recognised_teacher(path)
+    found = detect_architecture(path)
     assert found.scale == 4
     assert found.record['recognised_by'] == 'spandrel'
     image = torch.from_numpy(crops['coffee'] / np.float32(255)).permute(2, 0, 1)[None]
@@ -48,7 +48,7 @@ def test_centroids_without_a_network_option(rrdb, prepare, lq_folder, tmp_path, 
     command = ['centroids', '-i', lq_folder, '-o', outputs[0], '--output_lq', outputs[1], '--weights', path]
     prepare(*command, '--device=cpu', '--num_workers=0')
     centroids = open_store(outputs[0])
-    assert centroids.meta['network'] == recognised_teacher(path).record
+    assert centroids.meta['network'] == detect_architecture(path).record
     assert centroids.meta['scale'] == 4
     assert centroids.meta['lq_digests'].keys() == crops.keys()
     # the same as with the option
@@ -70,12 +70,12 @@ def test_centroids_without_a_network_option(rrdb, prepare, lq_folder, tmp_path, 
 def test_what_is_not_recognised(rrdb, tmp_path):
     _, path = rrdb
     with pytest.raises(UserError, match='enlarges 4 times, and 2 was given'):
-        recognised_teacher(path, scale=2)
+        detect_architecture(path, scale=2)
     torch.save({'a.weight': torch.zeros(3)}, tmp_path / 'other.pth')
     with pytest.raises(UserError, match=r'other.pth: spandrel .* does not recognise the network .*-opt or --network'):
-        recognised_teacher(tmp_path / 'other.pth')
+        detect_architecture(tmp_path / 'other.pth')
     with pytest.raises(UserError, match=r'missing.pth'):
-        recognised_teacher(tmp_path / 'missing.pth')
+        detect_architecture(tmp_path / 'missing.pth')
 
 
 def test_without_spandrel_the_extra_is_named(tmp_path, monkeypatch):
@@ -88,4 +88,4 @@ def test_without_spandrel_the_extra_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, '__import__', without)
     with pytest.raises(UserError, match=r'pip install "basicsr-ext\[spandrel\]"'):
-        recognised_teacher(tmp_path / 'any.pth')
+        detect_architecture(tmp_path / 'any.pth')

@@ -100,9 +100,9 @@ def test_only_sums_are_multiplied():
 def test_batch_normalisation_on_ranks_is_told(tmp_path, capfd, ranks, normalised, said):
     from types import SimpleNamespace
 
-    from basicsr_ext.trainer.session import Session
+    from basicsr_ext.trainer.session import Run
 
-    session = Session(sr_options(tmp_path), is_train=True, root=tmp_path)
+    session = Run(sr_options(tmp_path), is_train=True, root=tmp_path)
     session.opt['world_size'] = ranks
     layers = [torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)] if normalised else [torch.nn.Conv2d(3, 3, 1)]
     session._warn_of_batch_norm(SimpleNamespace(net_g=torch.nn.Conv2d(3, 3, 1), net_d=torch.nn.Sequential(*layers)))

@@ -94,15 +94,15 @@ def test_weights_that_are_not_finite_are_not_saved(root, capsys, model):
 
 @pytest.mark.parametrize('value', [math.inf, -math.inf])
 def test_what_an_optimizer_keeps_must_be_finite(root, capsys, monkeypatch, value):
-    from basicsr_ext.trainer.checkpointing import Keeper
+    from basicsr_ext.trainer.checkpointing import CheckpointManager
 
-    original = Keeper._save_training_state
+    original = CheckpointManager._save_training_state
 
     def spoil(self, epoch, current_iter):
         next(iter(self.model.optimizers[0].state.values()))['exp_avg_sq'].fill_(value)
         original(self, epoch, current_iter)
 
-    monkeypatch.setattr(Keeper, '_save_training_state', spoil)
+    monkeypatch.setattr(CheckpointManager, '_save_training_state', spoil)
     assert train(sr_options(root, model_type='TrainingModel')) == 2
     assert 'NaN or infinity is in optimizer.0.state.0.exp_avg_sq' in capsys.readouterr().err
     assert iterations() == []

@@ -17,8 +17,8 @@ from run_helpers import eco_options, sr_options, write_centroids, write_options,
 
 from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
-from basicsr_ext.trainer.prefetching import Feeder, read_ahead
-from basicsr_ext.trainer.session import Session
+from basicsr_ext.trainer.prefetching import Prefetcher, read_ahead
+from basicsr_ext.trainer.session import Run
 
 
 def threads() -> list[threading.Thread]:
@@ -103,7 +103,7 @@ def test_the_feeder_ends_its_thread_when_a_run_is_left():
         if iteration == 2:
             raise KeyboardInterrupt
 
-    feeder = Feeder([{'lq': number} for number in range(9)], 0, 9, stop, ahead=2)
+    feeder = Prefetcher([{'lq': number} for number in range(9)], 0, 9, stop, ahead=2)
     feeder.reset()
     assert [feeder.next(), feeder.next()] == [{'lq': 0}, {'lq': 1}]
     assert threads()
@@ -114,7 +114,7 @@ def test_the_feeder_ends_its_thread_when_a_run_is_left():
 
 
 def test_the_feeder_ends_its_thread_with_the_run():
-    feeder = Feeder([{'lq': number} for number in range(9)], 0, 3, lambda iteration: None, ahead=2)
+    feeder = Prefetcher([{'lq': number} for number in range(9)], 0, 3, lambda iteration: None, ahead=2)
     feeder.reset()
     assert [feeder.next() for _ in range(4)] == [{'lq': 0}, {'lq': 1}, {'lq': 2}, None]
     assert not threads()
@@ -137,7 +137,7 @@ def store_options(root, **changes):
 
 def created(root, options):
     """A session that has built its training loader."""
-    session = Session(options, is_train=True, root=root)
+    session = Run(options, is_train=True, root=root)
     opt, _ = session.parse_options(str(root))
     loader, _ = session._create_train_loader({**opt['datasets']['train'], 'phase': 'train', 'scale': 2})
     return session, loader

@@ -79,8 +79,8 @@ HOOKS = {
     'os.replace': ((3, 8), (4, 12)),
     'os.fsync': ((5, 16), (7, 24)),
     'basicsr_ext.trainer.checkpoints.sha256': ((2, 4), (3, 8)),
-    'basicsr_ext.trainer.checkpointing.Keeper.end_iteration': ((3, 7), (3, 7)),
-    'basicsr_ext.trainer.prefetching.Feeder.next': ((4, 8), (4, 8)),
+    'basicsr_ext.trainer.checkpointing.CheckpointManager.end_iteration': ((3, 7), (3, 7)),
+    'basicsr_ext.trainer.prefetching.Prefetcher.next': ((4, 8), (4, 8)),
     'basicsr.models.sr_model.SRModel.nondist_validation': ((1, 3), (1, 3)),
     'torch.optim.Adam.step': ((3, 7), (5, 14)),
 }

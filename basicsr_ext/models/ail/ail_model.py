@@ -24,7 +24,7 @@ from basicsr_ext.models.ail.rounds import in_words, write_picture, write_record
 from basicsr_ext.models.ail.whole_images import WholeImages
 from basicsr_ext.models.teacher import check_alike
 from basicsr_ext.models.training_model import TrainingModel
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 
 
 @MODEL_REGISTRY.register()
@@ -56,7 +56,7 @@ class AILModel(TrainingModel):
     def init_training_settings(self) -> None:
         self.ail = AILOptions.parse(self.opt['train'].get('ail'), 'train.ail')
         networks = [self.opt['network_g'], *([self.ail.teacher.network] if self.ail.teacher else [])]
-        self._window = math.lcm(*(needs_of(network).window for network in networks))
+        self._window = math.lcm(*(requirements_of(network).window for network in networks))
         self.teacher = self.ail.teacher.build(self.device) if self.ail.teacher and self.ail.needs_teacher else None
         if self.teacher is not None:
             check_alike(self.teacher, self.net_g, self.opt['scale'], math.lcm(16, self._window), 'train.ail.teacher')
@@ -71,8 +71,8 @@ class AILModel(TrainingModel):
         ]
 
     @classmethod
-    def check_together(cls, opt: Mapping[str, Any]) -> None:
-        super().check_together(opt)
+    def check_combination(cls, opt: Mapping[str, Any]) -> None:
+        super().check_combination(opt)
         ail = AILOptions.parse(opt['train'].get('ail'), 'train.ail')
         ail.check()
         if ail.round_iterations is not None:

@@ -61,8 +61,8 @@ class LFCSRModel(StageValidation, AdversarialModel):
         super().init_training_settings()
 
     @classmethod
-    def check_together(cls, opt: Mapping[str, Any]) -> None:
-        super().check_together(opt)
+    def check_combination(cls, opt: Mapping[str, Any]) -> None:
+        super().check_combination(opt)
         train = opt['train']
         network = ARCH_REGISTRY.get(opt['network_g']['type'])
         if not getattr(network, 'has_stages', False):
@@ -105,7 +105,7 @@ class LFCSRModel(StageValidation, AdversarialModel):
             f'LFC-SR: both stages together for {min(start, total)} iterations, then in turn for {max(0, total - start)}.'
         )
         for name in players:
-            self.add_player(name, self.moved_by(name, {'g': self.net_g}))
+            self.add_player(name, self.trained_by(name, {'g': self.net_g}))
         if 'p' in players:
             self.add_discriminator()
 
@@ -122,10 +122,10 @@ class LFCSRModel(StageValidation, AdversarialModel):
         return self.lfcsr.players(max(train['total_iter'], start + 1) if has_turns else train['total_iter'])
 
     @classmethod
-    def moved_by(cls, player: str, networks: Mapping[str, nn.Module]) -> nn.Module | None:
+    def trained_by(cls, player: str, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         if player in ('o', 'p'):
             return getattr(networks.get('g'), f'stage_{player}', None)
-        return super().moved_by(player, networks)
+        return super().trained_by(player, networks)
 
     # ---- phases --------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from basicsr_ext.archs.lfcsr_arch import LFCSR
 from basicsr_ext.functional.wavelet import gaussian_low, haar_high, haar_low
-from basicsr_ext.models.inference_options import run_in_test
+from basicsr_ext.models.inference_options import infer
 from basicsr_ext.networks.inference import Result
-from basicsr_ext.networks.requirements import needs_of
+from basicsr_ext.networks.requirements import requirements_of
 
 # Bands that shall be equal in the images of both stages; the first is measured in any case, to compare trainings.
 BANDS: dict[str, Callable[[Tensor], Tensor]] = {'ll': haar_low, 'high': haar_high, 'gaussian': gaussian_low}
@@ -66,16 +66,16 @@ class _BothImages(nn.Module):
 
 
 def run_stages_in_test(network: LFCSR, images: Tensor, opt: Mapping[str, Any]) -> StageResults:
-    """Runs a network of two stages as :func:`~basicsr_ext.models.inference_options.run_in_test` does.
+    """Runs a network of two stages as :func:`~basicsr_ext.models.inference_options.infer` does.
 
     Args:
         network: Bare.
         images: (N, C, H, W) in [0, 1].
         opt: Options of the run.
     """
-    if needs_of(opt['network_g']).luminance:  # the colours are added to one image at a time
-        return StageResults(run_in_test(network, images, opt), run_in_test(network.first, images, opt))
-    both = run_in_test(_BothImages(network), images, opt).images
+    if requirements_of(opt['network_g']).luminance:  # the colours are added to one image at a time
+        return StageResults(infer(network, images, opt), infer(network.first, images, opt))
+    both = infer(_BothImages(network), images, opt).images
     return StageResults(*(Result(image) for image in both.chunk(2, 1)))
 
 
@@ -103,7 +103,7 @@ class StageValidation:
         self.results = run_stages_in_test(network, self.lq, self.opt)
         self.output, self.output_luminance = self.results.final
 
-    def note_scores(self, scores: Mapping[str, float]) -> None:
+    def on_image_scored(self, scores: Mapping[str, float]) -> None:
         """Meets the scores of an image of validation; what keeps them takes this method's place."""
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
@@ -132,7 +132,7 @@ class StageValidation:
             if measures:
                 scores = self._scores(final, first, tensor2img([visuals['gt']]) if 'gt' in visuals else None)
                 scores.update(differences)
-                self.note_scores(scores)
+                self.on_image_scored(scores)
                 totals = {metric: totals.get(metric, 0.0) + value for metric, value in scores.items()}
         if measures:
             self._initialize_best_metric_results(dataset)

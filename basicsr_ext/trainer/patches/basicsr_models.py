@@ -10,7 +10,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.img_process_util import filter2D as basicsr_filter2D
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from basicsr_ext.models.inference_options import keep_luminance, run_in_test
+from basicsr_ext.models.inference_options import infer, store_luminance
 from basicsr_ext.models.optimizers import build_scheduler
 from basicsr_ext.models.players import names_without_gradient, tell_unreached
 from basicsr_ext.models.training_model import TrainingModel
@@ -88,8 +88,8 @@ def test(self) -> None:
     Options: :class:`~basicsr_ext.models.inference_options.InferenceOptions`.
     """
     network = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
-    self.output, self.output_luminance = run_in_test(network, self.lq, self.opt)
-    keep_luminance(self)
+    self.output, self.output_luminance = infer(network, self.lq, self.opt)
+    store_luminance(self)
 
 
 _log_validation_metric_values = SRModel._log_validation_metric_values

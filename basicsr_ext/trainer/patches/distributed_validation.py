@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 from basicsr_ext.distributed import on_all_ranks
 
 
-class Share:
+class RankShard:
     """One rank's images of a validation loader; looks like a loader to BasicSR's validation.
 
     Args:
@@ -42,7 +42,7 @@ def dist_validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: 
         tb_logger: TensorBoard's writer of the first rank, or ``None``.
         save_img: Whether each rank saves the images of its share.
     """
-    share = Share(dataloader, self.opt['rank'], self.opt['world_size'])
+    share = RankShard(dataloader, self.opt['rank'], self.opt['world_size'])
     hooks = {'_update_best_metric_result': lambda *_: None, '_log_validation_metric_values': lambda *_: None}
     vars(self).update(hooks)  # a share's average is no result
     wrapped, self.net_g = (

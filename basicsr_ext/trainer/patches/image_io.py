@@ -98,7 +98,7 @@ def imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: boo
         auto_mkdir: Whether to make the folder. A picture that is :class:`NotFinite` is left out.
 
     Raises:
-        CutShort: Writing fails; names the file.
+        Interrupted: Writing fails; names the file.
         OSError: The disk is full; names the file.
     """
     if isinstance(img, NotFinite):

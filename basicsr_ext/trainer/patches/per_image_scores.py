@@ -54,8 +54,8 @@ class ScoreRecord:
             feed_data(data, *arguments, **named)
 
         model.validation, model.feed_data = noting_validation, noting_feed_data
-        if hasattr(model, 'note_scores'):
-            model.note_scores = self._replace_last
+        if hasattr(model, 'on_image_scored'):
+            model.on_image_scored = self._replace_last
 
     def _replace_last(self, scores: Mapping[str, float]) -> None:
         """Takes the scores of an image from a model that measures more than one image of its own for each."""

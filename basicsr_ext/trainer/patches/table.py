@@ -15,7 +15,7 @@ from basicsr_ext.errors import UserError
 BASICSR_VERSION = '1.4.2'
 
 
-class Seam(NamedTuple):
+class Patch(NamedTuple):
     """One replaced name.
 
     Attributes:
@@ -31,11 +31,11 @@ class Seam(NamedTuple):
     why: str
 
 
-def all_seams(session: Any) -> list[Seam]:
-    """The table of seams for a run.
+def all_patches(session: Any) -> list[Patch]:
+    """The table of patches for a run.
 
     Args:
-        session: The run (:class:`basicsr_ext.trainer.session.Session`), whose methods and values the replacements use.
+        session: The run (:class:`basicsr_ext.trainer.session.Run`), whose methods and values the replacements use.
     """
     from basicsr_ext.checking.dataset_building import build_dataset
     from basicsr_ext.models.optimizers import build_optimizer
@@ -44,81 +44,81 @@ def all_seams(session: Any) -> list[Seam]:
 
     quiet = [
         *(
-            Seam(f'basicsr.{pipeline}:get_env_info', versions, 'utils/logger.py:188', 'draws a banner of twelve lines')
+            Patch(f'basicsr.{pipeline}:get_env_info', versions, 'utils/logger.py:188', 'draws a banner of twelve lines')
             for pipeline in ('train', 'test')
         ),
-        Seam('basicsr.models.base_model:BaseModel.print_network', basicsr_models.print_network, 'models/base_model.py:132',
+        Patch('basicsr.models.base_model:BaseModel.print_network', basicsr_models.print_network, 'models/base_model.py:132',
              'writes a line for each layer'),
     ]  # fmt: skip
     return [
         *(quiet if session.quiet else []),
-        Seam('basicsr.train:parse_options', session.parse_options, 'utils/options.py:82',
+        Patch('basicsr.train:parse_options', session.parse_options, 'utils/options.py:82',
              'reads sys.argv, runs code found in YAML and --force_yml, and starts NCCL whatever the device'),
-        Seam('basicsr.test:parse_options', session.parse_options, 'utils/options.py:82', 'as above'),
-        Seam('basicsr.train:load_resume_state', session.load_resume_state, 'train.py:68',
+        Patch('basicsr.test:parse_options', session.parse_options, 'utils/options.py:82', 'as above'),
+        Patch('basicsr.train:load_resume_state', session.load_resume_state, 'train.py:68',
              'asks for a CUDA device, and trips over stray files and other working directories'),
-        Seam('basicsr.train:copy_opt_file', session.write_options, 'utils/options.py:181',
+        Patch('basicsr.train:copy_opt_file', session.write_options, 'utils/options.py:181',
              'copies the file as it was before --force_yml and without the seed; needs a file'),
-        Seam('basicsr.train:create_train_val_dataloader', session.create_dataloaders, 'train.py:29',
+        Patch('basicsr.train:create_train_val_dataloader', session.create_dataloaders, 'train.py:29',
              'counts an epoch too long (the incomplete batch is dropped), so that training ends before total_iter; '
              'resumes every epoch at its first batch'),
-        Seam('basicsr.train:build_model', session.build_model, 'models/__init__.py:18',
+        Patch('basicsr.train:build_model', session.build_model, 'models/__init__.py:18',
              'a model never meets its training set; it saves before it validates, and neither whole nor everything; '
              "the pipeline has just turned cuDNN's benchmark on, whatever the options say"),
-        Seam('basicsr.test:build_model', session.build_model, 'models/__init__.py:18',
+        Patch('basicsr.test:build_model', session.build_model, 'models/__init__.py:18',
              "the pipeline has just turned cuDNN's benchmark on, whatever the options say"),
-        Seam('basicsr.test:build_dataset', build_dataset, 'data/__init__.py:25',
+        Patch('basicsr.test:build_dataset', build_dataset, 'data/__init__.py:25',
              'asserts what it expects of folders, without a word of which dataset'),
-        Seam('basicsr.train:init_tb_loggers', session.init_tb_loggers, 'train.py:17',
+        Patch('basicsr.train:init_tb_loggers', session.init_tb_loggers, 'train.py:17',
              'writes what is done again after resuming a second time'),
-        Seam('basicsr.train:MessageLogger', session.make_message_logger, 'utils/logger.py:45',
+        Patch('basicsr.train:MessageLogger', session.make_message_logger, 'utils/logger.py:45',
              'keeps no record that tools can read'),
-        Seam('basicsr.train:CPUPrefetcher', session.make_feeder, 'data/prefetch_dataloader.py:63',
+        Patch('basicsr.train:CPUPrefetcher', session.make_prefetcher, 'data/prefetch_dataloader.py:63',
              'starts the loader twice; hides where an iteration ends'),
-        Seam('basicsr.train:CUDAPrefetcher', session.make_feeder, 'data/prefetch_dataloader.py:84',
+        Patch('basicsr.train:CUDAPrefetcher', session.make_prefetcher, 'data/prefetch_dataloader.py:84',
              'as above; fails on the CPU'),
-        Seam('basicsr.models.base_model:BaseModel.model_to_device', basicsr_models.model_to_device,
+        Patch('basicsr.models.base_model:BaseModel.model_to_device', basicsr_models.model_to_device,
              'models/base_model.py:87', 'gives DistributedDataParallel a CUDA device on a CPU run'),
-        Seam('basicsr.models.base_model:BaseModel.get_optimizer',
+        Patch('basicsr.models.base_model:BaseModel.get_optimizer',
              lambda self, optim_type, params, lr, **arguments: build_optimizer(optim_type, params, lr, **arguments),
              'models/base_model.py:103', 'knows only Adam'),
-        Seam('basicsr.models.base_model:BaseModel.setup_schedulers', basicsr_models.setup_schedulers,
+        Patch('basicsr.models.base_model:BaseModel.setup_schedulers', basicsr_models.setup_schedulers,
              'models/base_model.py:110', 'knows three schedulers'),
-        Seam('basicsr.models.base_model:BaseModel.load_network', basicsr_models.load_network, 'models/base_model.py:277',
+        Patch('basicsr.models.base_model:BaseModel.load_network', basicsr_models.load_network, 'models/base_model.py:277',
              'loads a file without weights_only on older torch, needs the right key, and says nothing of what matched'),
-        Seam('basicsr.models.sr_model:SRModel.test', basicsr_models.test, 'models/sr_model.py:121',
+        Patch('basicsr.models.sr_model:SRModel.test', basicsr_models.test, 'models/sr_model.py:121',
              'runs through the DistributedDataParallel wrapper on one rank, which waits for the others where a network '
              'has buffers'),
-        Seam('basicsr.models.swinir_model:SwinIRModel.test', basicsr_models.test, 'models/swinir_model.py:11', 'as above'),
-        Seam('basicsr.models.sr_model:calculate_metric', session.scores.calculate_metric, 'metrics/__init__.py:10',
+        Patch('basicsr.models.swinir_model:SwinIRModel.test', basicsr_models.test, 'models/swinir_model.py:11', 'as above'),
+        Patch('basicsr.models.sr_model:calculate_metric', session.scores.calculate_metric, 'metrics/__init__.py:10',
              'keeps the means of a set only; rounds the luminance that a network made into the colours of an image'),
-        Seam('basicsr.models.sr_model:SRModel.dist_validation', distributed_validation.dist_validation,
+        Patch('basicsr.models.sr_model:SRModel.dist_validation', distributed_validation.dist_validation,
              'models/sr_model.py:132', 'lets the first rank do all the work, while the others wait and may run out of time'),
-        Seam('basicsr.models.sr_model:SRModel._log_validation_metric_values', basicsr_models.log_validation_metric_values,
+        Patch('basicsr.models.sr_model:SRModel._log_validation_metric_values', basicsr_models.log_validation_metric_values,
              'models/sr_model.py:203', 'calls the one value of a test the best of all iterations'),
-        Seam('basicsr.models.realesrgan_model:filter2D', basicsr_models.filter2D, 'utils/img_process_util.py:7',
+        Patch('basicsr.models.realesrgan_model:filter2D', basicsr_models.filter2D, 'utils/img_process_util.py:7',
              'needs images that are contiguous in memory, which an interpolation on the CPU does not promise'),
-        Seam('basicsr.models.realesrnet_model:filter2D', basicsr_models.filter2D, 'utils/img_process_util.py:7', 'as above'),
-        Seam('basicsr.utils.file_client:FileClient.get', image_io.get, 'utils/file_client.py:158',
+        Patch('basicsr.models.realesrnet_model:filter2D', basicsr_models.filter2D, 'utils/img_process_util.py:7', 'as above'),
+        Patch('basicsr.utils.file_client:FileClient.get', image_io.get, 'utils/file_client.py:158',
              'decoding does not know from where an image comes'),
         *(
-            Seam(f'basicsr.data.{module}_dataset:imfrombytes', image_io.imfrombytes, 'utils/img_util.py:114',
+            Patch(f'basicsr.data.{module}_dataset:imfrombytes', image_io.imfrombytes, 'utils/img_util.py:114',
                  'trips over a damaged image, and does not name it')
             for module in ('paired_image', 'single_image', 'realesrgan', 'realesrgan_paired', 'ffhq', 'reds', 'vimeo90k')
         ),
         *(
-            Seam(f'{module}:imwrite', image_io.imwrite, 'utils/img_util.py:135',
+            Patch(f'{module}:imwrite', image_io.imwrite, 'utils/img_util.py:135',
                  'says neither which image could not be written, nor why')
             for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
                            'basicsr.models.video_recurrent_model', 'basicsr_ext.models.lfcsr.validation')
         ),
         *(
-            Seam(f'{module}:tensor2img', image_io.tensor2img, 'utils/img_util.py:38', 'makes a black picture of NaN')
+            Patch(f'{module}:tensor2img', image_io.tensor2img, 'utils/img_util.py:38', 'makes a black picture of NaN')
             for module in ('basicsr.models.sr_model', 'basicsr.models.video_base_model',
                            'basicsr.models.video_recurrent_model', 'basicsr_ext.models.lfcsr.validation')
         ),
         *(
-            Seam(f'basicsr.models.{module}:calculate_metric', image_io.calculate_metric, 'metrics/__init__.py:10',
+            Patch(f'basicsr.models.{module}:calculate_metric', image_io.calculate_metric, 'metrics/__init__.py:10',
                  'scores the black picture of NaN')
             for module in ('video_base_model', 'video_recurrent_model')
         ),
@@ -135,11 +135,11 @@ def _locate(target: str) -> tuple[Any, str]:
     return owner, name
 
 
-def check_basicsr(seams: list[Seam]) -> None:
-    """Refuses a BasicSR whose inside is not the one that the seams were made for.
+def check_basicsr(patches: list[Patch]) -> None:
+    """Refuses a BasicSR whose inside is not the one that the patches were made for.
 
     Raises:
-        UserError: Another version, or a name that a seam replaces is missing.
+        UserError: Another version, or a name that a patch replaces is missing.
     """
     import basicsr
 
@@ -148,23 +148,23 @@ def check_basicsr(seams: list[Seam]) -> None:
             f'BasicSR: expected version {BASICSR_VERSION}, found {basicsr.__version__}. '
             'Install it with: python -m basicsr_ext.install_basicsr'
         )
-    for seam in seams:
+    for patch in patches:
         try:
-            _locate(seam.target)
+            _locate(patch.target)
         except (ImportError, AttributeError) as error:
-            raise UserError(f'BasicSR {basicsr.__version__} lacks {seam.target} ({error}): reinstall it.') from None
+            raise UserError(f'BasicSR {basicsr.__version__} lacks {patch.target} ({error}): reinstall it.') from None
 
 
 @contextmanager
-def installed(seams: list[Seam]) -> Iterator[None]:
+def installed(patches: list[Patch]) -> Iterator[None]:
     """Puts all replacements in place, and the originals back when the context ends."""
-    check_basicsr(seams)
+    check_basicsr(patches)
     originals = []
     try:
-        for seam in seams:
-            owner, name = _locate(seam.target)
+        for patch in patches:
+            owner, name = _locate(patch.target)
             originals.append((owner, name, vars(owner)[name]))
-            setattr(owner, name, seam.replacement)
+            setattr(owner, name, patch.replacement)
         yield
     finally:
         for owner, name, original in reversed(originals):

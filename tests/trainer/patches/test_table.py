@@ -10,13 +10,13 @@ import basicsr
 import pytest
 from run_helpers import sr_options
 
-from basicsr_ext.trainer.patches.table import Seam, _locate, all_seams, installed
-from basicsr_ext.trainer.session import Session
+from basicsr_ext.trainer.patches.table import Patch, _locate, all_patches, installed
+from basicsr_ext.trainer.session import Run
 
 
 @pytest.fixture
 def seams(tmp_path):
-    return all_seams(Session(sr_options(tmp_path), is_train=True, root=tmp_path))
+    return all_patches(Run(sr_options(tmp_path), is_train=True, root=tmp_path))
 
 
 def test_replacements_stand_during_a_run_and_go_with_it(seams):
@@ -58,7 +58,7 @@ def test_another_basicsr_is_refused(seams, monkeypatch):
 
 def test_a_missing_name_is_refused_before_anything_is_replaced(seams):
     original = basicsr.train.parse_options
-    broken = [*seams, Seam('basicsr.train:no_such_function', print, 'train.py:1', 'why')]
+    broken = [*seams, Patch('basicsr.train:no_such_function', print, 'train.py:1', 'why')]
     with pytest.raises(basicsr_ext.UserError, match=r'lacks basicsr\.train:no_such_function'), installed(broken):
         pass
     assert basicsr.train.parse_options is original
