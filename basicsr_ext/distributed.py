@@ -18,6 +18,7 @@ from basicsr_ext.processes import end_with_parent
 # Ranks wait for one another on the CPU where one may be validating or saving.
 _PATIENCE = timedelta(days=1)
 _MEETING = timedelta(minutes=30)
+_NAMING = 60  # seconds that SLURM has to name its nodes
 _GRACE = 30  # seconds that a rank has to save when torchrun is gone; torchrun itself gives as many
 _LAUNCH = 'torchrun --nproc_per_node {} -m basicsr_ext train -opt FILE --launcher pytorch'
 
@@ -126,12 +127,18 @@ def leave_ranks() -> None:
 def _read_slurm(port: int | None) -> None:
     if 'SLURM_PROCID' not in os.environ:
         raise UserError('--launcher slurm: expected to run under srun (SLURM_PROCID is not set).')
-    nodes = os.environ['SLURM_NODELIST']
-    first = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+    command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+    try:
+        named = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_NAMING)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(
+            f'--launcher slurm: expected the names of the nodes from "{" ".join(command)}", which failed ({error}). Mend '
+            'that, or start the ranks by torchrun, with --launcher pytorch.'
+        ) from None
     os.environ.setdefault('MASTER_PORT', '29500')
     if port is not None:
         os.environ['MASTER_PORT'] = str(port)
-    os.environ['MASTER_ADDR'] = first.stdout.split()[0]
+    os.environ['MASTER_ADDR'] = named.stdout.split()[0]
     os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
     os.environ['RANK'] = os.environ['SLURM_PROCID']
     os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')

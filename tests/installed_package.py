@@ -48,7 +48,7 @@ def use_package(python: Path, folder: Path, with_eco: bool) -> Path:
         print('$', *command, flush=True)
         environment = {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'BASICSR')}
         environment.update(OMP_NUM_THREADS='1', SCALES='2')
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
         if done.returncode:
             raise RuntimeError(f'{command} failed: {done.stdout}\n{done.stderr}')
         return done.stdout

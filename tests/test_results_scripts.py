@@ -233,7 +233,7 @@ def trained(tiny_bench, tmp_path_factory):
 def command(bench, root, *arguments):
     environment = {**os.environ, 'BASICSR_EXT_BENCH_DIR': str(bench), 'OMP_NUM_THREADS': '1'}
     script = [sys.executable, FOLDER / 'ail.py', '--root', root, '--seeds', '1', '--iterations', '20', '--jobs', '2']
-    return subprocess.run([*script, *arguments], env=environment, capture_output=True, text=True)
+    return subprocess.run([*script, *arguments], env=environment, capture_output=True, text=True, timeout=100)
 
 
 def test_an_experiment_writes_a_file_for_each_run(trained):

@@ -207,6 +207,6 @@ def test_metrics_run_on_the_middle_of_large_images(tmp_path, photos):
 def test_help_names_the_command():
     environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
     result = subprocess.run(
-        [sys.executable, '-m', 'basicsr_ext', '--help'], capture_output=True, text=True, env=environment
+        [sys.executable, '-m', 'basicsr_ext', '--help'], capture_output=True, text=True, env=environment, timeout=100
     )
     assert 'check' in result.stdout and result.returncode == 0

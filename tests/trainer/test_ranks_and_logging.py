@@ -258,6 +258,26 @@ def test_slurm_environment_becomes_a_rendezvous(monkeypatch):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize('script', [None, 'echo no >&2; exit 1', 'sleep 60'], ids=['missing', 'failing', 'hanging'])
+def test_nodes_that_slurm_does_not_name_are_told(monkeypatch, tmp_path, script):
+    from basicsr_ext.trainer import ranks
+
+    for name, value in {
+        'SLURM_PROCID': '3',
+        'SLURM_NODELIST': 'node[1-2]',
+        'PATH': f'{tmp_path}:/usr/bin:/bin',
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, '_NAMING', 0.3 if script and 'sleep' in script else 60)
+    if script:
+        (tmp_path / 'scontrol').write_text(f'#!/bin/sh\n{script.replace("sleep", "exec sleep")}\n')
+        (tmp_path / 'scontrol').chmod(0o755)
+    with pytest.raises(
+        basicsr_ext.UserError, match=r'^--launcher slurm: expected the names of the nodes .*node\[1-2\]'
+    ):
+        ranks._read_slurm(port=None)
+
+
 def test_tensorboard_has_scalars_and_pictures_and_is_purged_on_resume(root):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
