@@ -73,8 +73,8 @@ class Guard:
                 f'train.guard: {self.skips[player]} steps in a row were skipped, since the loss of "{player}" '
                 f'({value:.4g}) exceeds {self.options.factor:g} times the last accepted one ({last:.4g}). '
                 f'Images of this batch: {", ".join(keys) or "unknown"}. Lower the learning rate or look at these images; '
-                'train.guard.initial sets what the first loss is compared with. A checkpoint of the iteration just before these '
-                'may hold weights that had exploded already; the one before it, if there was one, is kept then.'
+                'train.guard.initial sets what the first loss is compared with. A checkpoint of the iteration just before '
+                'these may hold weights that had exploded already; the one before it, if there was one, is kept then.'
             )
         return False
 

@@ -58,9 +58,8 @@ class CheckpointManager:
         self.save_is_due = self._prune_is_due = False
         self.experiment = Path(opt['path']['experiments_root'])
         self.metrics: MetricsLog | None = None
-        self._networks: dict[
-            str, dict[str, Any]
-        ] = {}  # name of a file -> its content, until all of a checkpoint is known
+        # Name of a file -> its content, until all of a checkpoint is known.
+        self._networks: dict[str, dict[str, Any]] = {}
         self._buffers: set[str] = set()  # of these networks
         self._state: dict[str, Any] | None = None
         self._save, self._validate, self._resume = model.save, model.validation, model.resume_training

@@ -233,7 +233,7 @@ def remove_partial_files(experiment: Path) -> None:
 
 @contextmanager
 def incomplete(experiment: Path, iteration: int) -> Iterator[None]:
-    """Says of a checkpoint that is written meanwhile that it is none yet: a kill or a full disk leaves nothing for good."""
+    """Marks a checkpoint as incomplete while it is written, so that nothing of it stays after a kill or on a full disk."""
     note = experiment / 'training_states' / f'{iteration}{_INCOMPLETE}'
     if note.with_suffix('.state').exists():  # written anew; by its hashes a part of it is known as damaged
         yield

@@ -17,8 +17,8 @@ _EXTENSION = re.compile(r'\.(png|jpe?g|bmp|tiff?|webp|ppm|npy)$', re.IGNORECASE)
 def fingerprint(dataset: Any) -> dict[str, Any]:
     """Returns what tells a dataset's images from others: how many samples it has, and hashes of their names and pixels.
 
-    The names are without folders and extensions, so that images may move to another folder or into an LMDB. For the pixels
-    stand what is known without reading them: checksums of raw stores, and sizes of files.
+    The names are without folders and extensions, so that images may move to another folder or into an LMDB. Pixels are not
+    read: the checksums of raw stores and the sizes of files stand for them.
 
     Args:
         dataset: With a length; its images are named by its attribute ``pairs``, ``paths`` or ``keys``, if it has one.

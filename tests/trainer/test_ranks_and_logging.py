@@ -260,7 +260,7 @@ def test_slurm_environment_becomes_a_rendezvous(monkeypatch):
 
 @pytest.mark.parametrize('script', [None, 'echo no >&2; exit 1', 'sleep 60'], ids=['missing', 'failing', 'hanging'])
 def test_nodes_that_slurm_does_not_name_are_told(monkeypatch, tmp_path, script):
-    from basicsr_ext.trainer import ranks
+    from basicsr_ext import distributed as ranks
 
     for name, value in {
         'SLURM_PROCID': '3',

@@ -104,7 +104,7 @@ class StageValidation:
         self.output, self.output_luminance = self.results.final
 
     def on_image_scored(self, scores: Mapping[str, float]) -> None:
-        """Meets the scores of an image of validation; what keeps them takes this method's place."""
+        """Is told the scores of each image of a validation; a run that keeps them replaces this method."""
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Validates on all images of a loader, on this rank.
