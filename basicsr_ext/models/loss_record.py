@@ -41,9 +41,10 @@ class LossRecord:
         for names, pending in self._pending.items():
             if not pending:
                 continue
-            values = [value for _, of_step in pending for value in of_step]
-            if len({value.dtype for value in values}) > 1:
-                values = [value.double() for value in values]
+            values = [value.reshape(()) for _, of_step in pending for value in of_step]  # some have a dimension of 1
+            if len({(value.dtype, value.device) for value in values}) > 1:
+                device = max((value.device for value in values), key=lambda device: device.type != 'cpu')
+                values = [value.to(device, torch.float64) for value in values]
             table = torch.stack(values).double().view(len(pending), len(names))
             iterations = torch.tensor(
                 [[iteration] for iteration, _ in pending], dtype=torch.float64, device=table.device

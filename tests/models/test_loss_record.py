@@ -49,6 +49,16 @@ def test_losses_of_exactly_zero_are_those_of_a_whole_interval(monkeypatch, steps
     assert record.check() == ['l_b']
 
 
+def test_losses_may_have_a_dimension_of_one():
+    """Such a loss can be propagated back; those of other packages may have one."""
+    record = LossRecord()
+    record.note({'l_a': torch.tensor([0.0]), 'l_b': torch.tensor(1.0)}, 1, True)
+    assert record.check() == ['l_a']
+    record.note({'l_a': torch.tensor([[math.nan]]), 'l_b': torch.tensor(1.0)}, 2, True)
+    with pytest.raises(UserError, match='in iteration 2 the loss l_a is not finite'):
+        record.check()
+
+
 def test_losses_of_a_phase_that_is_over_are_not_taken_for_zero():
     record = noted([{'l_a': 1.0}])
     record.begin_interval()
