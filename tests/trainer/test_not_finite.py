@@ -267,6 +267,27 @@ def test_a_mask_of_attention_may_hold_minus_infinity():
     ]
 
 
+@pytest.mark.parametrize('model', ['TrainingModel', 'SRModel'])
+def test_a_network_with_such_a_mask_is_saved_resumed_and_taken(root, capsys, model):
+    from basicsr.archs.edsr_arch import EDSR
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    class EDSRWithAMask(EDSR):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            self.register_buffer('mask', torch.tensor([0.0, -math.inf]))
+
+    if 'EDSRWithAMask' not in ARCH_REGISTRY:
+        ARCH_REGISTRY.register(EDSRWithAMask)
+    options = sr_options(root, model_type=model)
+    options['network_g']['type'] = 'EDSRWithAMask'
+    assert train(options, '--force_yml', 'train:total_iter=2') == 0
+    assert train(options, '--auto_resume') == 0
+    assert 'NaN or infinity' not in ''.join(capsys.readouterr())
+    options.update(name='next', path={'pretrain_network_g': str(EXPERIMENT / 'models/net_g_latest.pth')})
+    assert train(options) == 0
+
+
 def overflowing_weights(root: Path) -> str:
     """Finite; the network's output is not."""
     path = write_weights(root / 'huge.pth')
