@@ -140,6 +140,9 @@ def _write(file: Path, pixels: np.ndarray, form: Format) -> None:
         with temporary.open('ab') as stream:  # OpenCV does not tell that a disk is full: one more byte does
             size = stream.tell()
             stream.write(b'\0')
+            if not done:  # it may have removed what it wrote: a little more than the pixels tells
+                for _ in range(pixels.nbytes // 1_000_000 + 1):
+                    stream.write(bytes(1_010_000))
             stream.truncate(size)
         if not done:
             raise BadImage(

@@ -133,6 +133,8 @@ def _find_sources(images: Path) -> dict[str, Path]:
         return {images.stem: images}
     if not images.exists():
         raise UserError(f'{images}: expected an image or a folder of images, and there is nothing.')
+    if not images.is_dir():
+        raise UserError(f'{images}: expected an image or a folder of images, found a pipe or device.')
     if (images / 'data.mdb').is_file():
         raise UserError(
             f'{images}: expected an image or a folder of images, found a store (LMDB), which is not enlarged. Give the '

@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import basicsr_ext
 from basicsr_ext.errors import UserError, brief
@@ -17,6 +19,10 @@ from basicsr_ext.networks.weight_file import NETWORK_KEY, describe, is_tensor, o
 from basicsr_ext.options.problems import found
 
 _LARGEST_SCALE = 64
+
+
+class _TooLarge(UserError):
+    """A network that its file cannot hold."""
 
 
 def teacher_from_file(path: str | Path, scale: int | None = None) -> tuple[dict[str, Any], int]:
@@ -117,7 +123,10 @@ def _check_record(record: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_size(network: Mapping[str, Any], path: Path) -> None:
-    """Refuses a description of a network that is far larger than its file, before it is built and fills the memory."""
+    """Refuses a description of a network that is far larger than its file, before it is built and fills the memory.
+
+    Weights are counted while they are made without memory, since a network of 10**9 layers would not end.
+    """
     basicsr_ext.register()
     from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -127,17 +136,33 @@ def _check_size(network: Mapping[str, Any], path: Path) -> None:
     kind = look_up(ARCH_REGISTRY, network['type'])
     if kind is None or origin(kind) == 'other':
         return
+    size, made = path.stat().st_size, 0
+
+    def refuse(numbers: int) -> NoReturn:
+        raise _TooLarge(
+            f'Weights {path}: what the file says of its network ("{NETWORK_KEY}") is wrong: {brief(network["type"])} with '
+            f'these options has {numbers:,} weights or more, more than the file of {size:,} bytes can hold. Give the option '
+            'file of its network (-opt), with network_g and scale.'
+        )
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal made
+        made += parameter.numel()
+        if made > 8 * size:  # weights that layers share, or that are made anew, are counted more than once
+            refuse(made // 8)
+
+    counting = register_module_parameter_registration_hook(count)
     try:
         built = build_without_memory(kind, {key: value for key, value in network.items() if key != 'type'})
+    except _TooLarge:
+        raise
     except Exception:  # whatever the constructor makes of wrong arguments is told where the network is built
         return
-    numbers, size = sum(parameter.numel() for parameter in built.parameters()), path.stat().st_size
+    finally:
+        counting.remove()
+    numbers = sum(parameter.numel() for parameter in built.parameters())
     if numbers > size:
-        raise UserError(
-            f'Weights {path}: what the file says of its network ("{NETWORK_KEY}") is wrong: {brief(network["type"])} with '
-            f'these options has {numbers:,} weights, more than the file of {size:,} bytes can hold. Give the option file of '
-            'its network (-opt), with network_g and scale.'
-        )
+        refuse(numbers)
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:

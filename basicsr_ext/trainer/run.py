@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -236,6 +236,8 @@ def _run_checked(
         session.write_results_to(subfolder)
     _forget_logger()
     pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
+    # A log that cannot be written for want of room would print a traceback for each line; what fails next says why.
+    logs_raise, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         with (
             installed(all_patches(session)),
@@ -272,6 +274,7 @@ def _run_checked(
         if not stay_in_ranks:
             leave_ranks()
         _forget_logger()
+        logging.raiseExceptions = logs_raise
     return session
 
 
@@ -298,5 +301,6 @@ def _forget_logger() -> None:
         logger = logging.getLogger(name)
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # a full disk, which is told where the run fails
+                handler.close()
     basicsr_logger.initialized_logger.clear()

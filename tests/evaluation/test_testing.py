@@ -489,6 +489,32 @@ def test_a_full_disk_is_named(root, capsys, monkeypatch):
     assert 'then test again' in error and '--auto_resume' not in error
 
 
+def test_a_log_on_a_full_disk_is_no_traceback(root, capsys, monkeypatch):
+    """Each line of the log fails, and closing it."""
+    import logging
+
+    from basicsr_ext.trainer.patches import image_io
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    class Full(logging.FileHandler):
+        def flush(self):
+            full()
+
+        def close(self):
+            super(logging.StreamHandler, self).close()
+            self.stream.close()
+            full()
+
+    monkeypatch.setattr(logging, 'FileHandler', Full)
+    monkeypatch.setattr(image_io, 'open', full, raising=False)
+    assert main(['test', '-opt', str(write_options(root / 't.yml', scored_options(root, save_img=True)))]) == 2
+    error = capsys.readouterr().err
+    assert 'The disk is full' in error and 'Traceback' not in error and 'Logging error' not in error
+    assert logging.raiseExceptions
+
+
 def test_a_place_that_cannot_be_written(root, capsys, monkeypatch):
     from basicsr.utils import misc
 

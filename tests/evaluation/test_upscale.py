@@ -414,9 +414,10 @@ def test_bad_weights(root, capsys):
         ({'network': {**TINY_EDSR, 'num_feat': np.float64(3)}}, 'expected plain values'),
         ({'network': {**TINY_EDSR, 'num_feat': 'x' * 5000}}, 'EDSR cannot be built with'),
         ({'network': {**TINY_EDSR, 'num_feat': 30_000}}, 'more than the file of'),
+        ({'network': {**TINY_EDSR, 'num_block': 10**9}}, 'more than the file of'),
         ({'network': {'type': '\x1b[2J' + 'x' * 5000}}, 'unknown network "\\x1b[2Jxxx'),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_wrong_descriptions_in_network_files(root, capsys, change, message):
     network = save(root / 'a.pth', TINY_EDSR)
@@ -540,6 +541,33 @@ def test_a_full_disk_leaves_no_part_of_an_image(root, capsys):
         signal.signal(signal.SIGXFSZ, ignored)
     assert 'writing failed' in capsys.readouterr().err
     assert files('out') == ['aaa.png'] and read('out/aaa.png').shape == (16, 16, 3)
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs limits of file sizes')
+def test_a_writer_that_removes_what_it_could_not_write_does_not_hide_a_full_disk(root, capsys, monkeypatch):
+    """OpenCV removes the file where libpng fails: one byte then fits."""
+    import resource
+    import signal
+
+    save(root / 'a.pth', TINY_EDSR)
+    monkeypatch.setattr(cv2, 'imwrite', lambda *arguments: False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        error = fails(capsys, '-i', 'in/coffee.png', '--weights', 'a.pth')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert 'writing failed' in error and '--ext' not in error
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs named pipes')
+def test_a_pipe_is_told(root, capsys):
+    os.mkfifo('a.png')
+    save(root / 'a.pth', TINY_EDSR)
+    error = fails(capsys, '-i', 'a.png', '--weights', 'a.pth')
+    assert 'a.png: expected an image or a folder of images, found a pipe or device' in error
 
 
 def test_small_tiles_take_less_overlap_by_default(root, capsys, monkeypatch):
