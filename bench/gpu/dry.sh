@@ -2,7 +2,7 @@
 # Tries the whole GPU run in small on the CPU: from a copy outside of the clone, with the environment that the GPU machine has, and
 # without a network (where "unshare" may make one). Fails where a test fails, or a figure is missing.
 #
-#   bench/gpu/dry.sh [--minutes 20] [--only tests,step,feeding,centroids,evidence]
+#   bench/gpu/dry.sh [--minutes 40] [--only tests,step,feeding,centroids,evidence]
 #
 # PYTHON312 names a Python 3.12; VENV the environment, made on first use; BASICSR_EXT_BENCH_DIR the images to pack.
 set -euo pipefail
@@ -30,7 +30,7 @@ fi
 rm -rf "$root/gpu_out/dry"
 cd "$copy"
 env -u BASICSR_EXT_BENCH_DIR -u BASICSR_EXT_GOLDEN_DIR -u PYTHONPATH PYTHON="$venv/bin/python" \
-    ${alone[@]+"${alone[@]}"} bench/gpu/run.sh --minutes 20 --only tests,step,feeding,centroids,evidence "$@" --out "$root/gpu_out/dry"
+    ${alone[@]+"${alone[@]}"} bench/gpu/run.sh --minutes 40 --only tests,step,feeding,centroids,evidence "$@" --out "$root/gpu_out/dry"
 "$venv/bin/python" - "$root/gpu_out/dry/results.jsonl" <<'CHECK'
 import json, sys
 lines = [json.loads(line) for line in open(sys.argv[1], encoding='utf-8')]
