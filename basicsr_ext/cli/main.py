@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0; 2 where the user has something to mend; 128 and the signal's number where a signal ended a run,
-        which was saved first.
+        which was saved first, and where nobody reads what is printed any more.
     """
     args = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')
     try:
         args.run(args)
+        sys.stdout.flush()
     except UserError as error:
         if failing.is_told_by_this_rank(error):
             print(f'basicsr {args.command}: error: {error}', file=sys.stderr)
@@ -47,7 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f'basicsr {args.command}: interrupted', file=sys.stderr)
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 128 + signal.SIGPIPE
     return 0
+
+
+def _reader_is_gone() -> bool:
+    """Says whether standard output leads nowhere, as behind ``head``; then nothing more is written to it."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:

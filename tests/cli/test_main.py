@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,19 @@ def run(*arguments: object, then: str = '') -> subprocess.CompletedProcess:
     environment = {'PYTHONPATH': str(Path(__file__).parents[2])}
     command = [sys.executable, '-c', f'{program}{then}\nsys.exit(status)', *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize('command', ['options list', 'recipe'])
+def test_a_reader_may_leave_before_the_end(command):
+    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
+    reading, writing = os.pipe()
+    os.close(reading)  # as head does when it has its lines
+    try:
+        program = [sys.executable, '-m', 'basicsr_ext', *command.split()]
+        result = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
+    finally:
+        os.close(writing)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, '')
 
 
 @pytest.mark.parametrize(
