@@ -22,7 +22,7 @@ from basicsr_ext.options.problems import (
     shown_path,
 )
 from basicsr_ext.options.yaml import MAX_BYTES, Block, read_yaml
-from basicsr_ext.shipped_files import PREFIX, find_shipped_options
+from basicsr_ext.shipped_files import PREFIX, find_shipped_options, shipped_options
 
 BASE = '_base_'
 REPLACE = '_replace_'
@@ -182,6 +182,11 @@ class _FileReader:
                 message = (
                     f'Option file {shown_path(path)}: cannot be read ({getattr(error, "strerror", None) or error}).'
                 )
+                if isinstance(error, FileNotFoundError) and path.stem in shipped_options():
+                    message += (
+                        f' One of that name comes with the package: name it {PREFIX}{path.name}, or copy it: '
+                        f'basicsr options copy {path.stem}'
+                    )
             return self._refuse(message, path_of_key, named_at)
 
     def _refuse(self, message: str, path: KeyPath = (), place: Place | None = None) -> None:

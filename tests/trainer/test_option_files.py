@@ -136,6 +136,9 @@ def test_aliases_that_stand_for_billions_of_values(tmp_path):
 def test_missing_file_and_other_bytes(tmp_path):
     assert 'nowhere.yml: cannot be read (No such file' in refuses(tmp_path / 'nowhere.yml')
     assert 'cannot be read (Is a directory' in refuses(tmp_path)
+    error = refuses(tmp_path / 'options/train_vanilla_EDSR_x2.yml')
+    assert 'basicsr_ext:train_vanilla_EDSR_x2.yml' in error and 'basicsr options copy train_vanilla_EDSR_x2' in error
+    assert 'comes with the package' not in refuses(tmp_path / 'nowhere.yml')
     (tmp_path / 'image.yml').write_bytes(b'\x89PNG\xff\xfe')
     assert 'expected a text file in UTF-8' in refuses(tmp_path / 'image.yml')
     (tmp_path / 'large.yml').write_bytes(b'#' * 1_000_001)
