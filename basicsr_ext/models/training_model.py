@@ -444,7 +444,7 @@ class TrainingModel(SRModel):
             if self._skipped > 1 and not self._taken:
                 get_root_logger().warning(
                     f'All {self._skipped} steps up to iteration {self.iteration} since the last line were skipped: nothing is '
-                    'trained. Look at the losses, the learning rate and train.precision.'
+                    'trained. Look at the losses, the learning rate, train.precision and train.guard.initial.'
                 )
             self._skipped = self._taken = 0
         if not self._logged:

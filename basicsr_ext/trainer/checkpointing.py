@@ -135,13 +135,22 @@ class CheckpointManager:
             )
             raise UserError(
                 f'train.guard: the last step, of iteration {self.iteration}, was skipped, since the loss had exploded, and '
-                f'then no checkpoint is written; {saved}. Go on (--auto_resume) with another train.total_iter, or start '
-                'anew with a lower learning rate.'
+                f'then no checkpoint is written; {saved}. {self._way_out_of_skips()}'
             )
         self._prune_if_due()
         if self.is_first_rank:
             for file in (self.experiment / 'models').glob(f'*_{self.iteration}.pth'):
                 checkpoints.name_also(file, file.with_name(file.name.replace(f'_{self.iteration}.pth', '_latest.pth')))
+
+    def _way_out_of_skips(self) -> str:
+        guard = self.model.guard
+        if guard.last_accepted:
+            return 'Go on (--auto_resume) with another train.total_iter, or start anew with a lower learning rate.'
+        return (
+            f'No step was taken at all: every loss was above {guard.options.factor:g} times train.guard.initial '
+            f'({guard.options.initial:g}). Where this network begins with larger losses, raise train.guard.initial, or leave '
+            'the guard out (train.guard: ~).'
+        )
 
     def _note_save(self, epoch: int, current_iter: int) -> None:
         self.save_is_due = True

@@ -117,3 +117,15 @@ def test_a_run_records_them_with_the_next_line(tmp_path, photos, monkeypatch):
     assert main(['train', '-opt', path, '--auto_resume']) == 0
     lines = [line for line in read_metrics(tmp_path / 'experiments/run/metrics.jsonl') if line['event'] == 'train']
     assert [(line['iteration'], line['skipped']) for line in lines] == [(3, 2), (6, 1)]
+
+
+def test_a_run_without_a_step_says_what_the_first_loss_was_compared_with(tmp_path, photos, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path, photos)
+    options = sr_options(tmp_path)
+    options['model_type'] = 'TrainingModel'
+    options['train'].update(guard={'initial': 1e-6}, total_iter=2)
+    path = str(write_options(tmp_path / 'o.yml', options))
+    assert main(['train', '-opt', path]) == 2
+    error = capsys.readouterr().err
+    assert 'No step was taken at all: every loss was above 5 times train.guard.initial (1e-06).' in error
