@@ -112,6 +112,7 @@ class _WholeWindows(nn.Module):
 def _as_onnx(trained: TrainedNetwork, size: tuple[int, int] | None) -> tuple[bytes, str]:
     window, channels = trained.needs.window, 1 if trained.needs.luminance else 3
     network = _WholeWindows(trained.network, window, trained.scale).eval()
+    _keep_computed_kernels(network)
     sides = (
         [tuple(max(side, window + 1) for side in some) for some in (_SIDES, _OTHER_SIDES)] if size is None else [size]
     )
@@ -147,6 +148,19 @@ def _as_onnx(trained: TrainedNetwork, size: tuple[int, int] | None) -> tuple[byt
     return content, (
         f'{name} x{trained.scale} for {of_size}; largest difference from torch {max(differences):.1e}, on {shown}'
     )
+
+
+@torch.no_grad()
+def _keep_computed_kernels(network: nn.Module) -> None:
+    """Computes once what SPAN's convolutions assign to themselves in every forward: traced, it ends the process."""
+    for module in network.modules():
+        if callable(update := getattr(module, 'update_params', None)):
+            update()
+            module.update_params = _nothing  # type: ignore[assignment]
+
+
+def _nothing() -> None:
+    pass
 
 
 @torch.no_grad()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -20,6 +23,7 @@ from basicsr_ext.errors import UserError
 from basicsr_ext.evaluation import export as exporting
 from basicsr_ext.networks.weights import read_weights
 
+ROOT = str(Path(__file__).parents[2])
 ANY_SIZE = [
     (TINY_EDSR, 2),
     ({'type': 'HAN', 'num_feat': 4, 'num_group': 1, 'num_block': 1, 'squeeze_factor': 2, 'upscale': 2}, 2),
@@ -77,6 +81,19 @@ def test_networks_for_any_size(root, onnxruntime, network, scale, capsys):
         assert found.shape == (1, channels, sides[0] * scale, sides[1] * scale)
         assert np.abs(found - built(image).numpy()).max() < 1e-5
     assert sorted(path.name for path in root.iterdir()) == ['a.onnx', 'a.pth']
+
+
+def test_spans_kernels_are_computed_before_it_is_traced(root, onnxruntime):
+    pytest.importorskip('spandrel')
+    network = {'type': 'spandrel', 'architecture': 'SPAN', 'upscale': 2, 'num_in_ch': 3, 'num_out_ch': 3}
+    built = save(root / 'a.pth', {**network, 'feature_channels': 4, 'img_range': 1.0}, 2)
+    command = [sys.executable, '-m', 'basicsr_ext', 'export', '--weights', 'a.pth', '-o', 'a.onnx']
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, 'PYTHONPATH': ROOT}
+    )
+    assert result.returncode == 0, result.stderr  # it ended by a segmentation fault
+    image = torch.rand(1, 3, 26, 30)
+    assert np.abs(run(onnxruntime, 'a.onnx', image) - built(image).numpy()).max() < 1e-4
 
 
 def test_a_network_that_enlarges_its_input_needs_a_size(root, onnxruntime, capsys):
