@@ -61,7 +61,16 @@ sets=("$@")
 for ((i = 0; i < $#; i += 2)); do
   [[ ${sets[i]} =~ ^($KNOWN)$ ]] || { echo "${sets[i]}: unknown set; known sets: ${KNOWN//|/, }." >&2; exit 2; }
 done
+# warn_of_number HR NAME: says where a store does not hold as many images as the set has.
+warn_of_number() {
+  local known found
+  case $2 in Set5) known=5 ;; Set14) known=14 ;; Manga109) known=109 ;; *) known=100 ;; esac
+  found=$(find -L "$1" -type f | wc -l)
+  [ "$found" -eq "$known" ] || echo "warning: $1: $2 has $known images, this folder has $found files: it should hold the HR images alone." >&2
+}
+
 while [ $# -gt 0 ]; do
+  [ ! -d "$2" ] || warn_of_number "$2" "$1"
   # shellcheck disable=SC2086
   hr_and_lr "$2" "$1" ${SCALES:-2 3 4 8}
   # shellcheck disable=SC2086

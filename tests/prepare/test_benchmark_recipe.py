@@ -20,3 +20,23 @@ def test_an_unknown_set_is_named(tmp_path, arguments):
     assert result.returncode == 2
     assert result.stderr == 'Set6: unknown set; known sets: Set5, Set14, BSD100, Urban100, Manga109.\n'
     assert result.stdout == '' and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_other_images_than_the_set_is_said(tmp_path):
+    """As published archives are: HR and LR images in folders of one folder."""
+    for name in ('HR/a.png', 'LR/a.png'):
+        (tmp_path / 'Set5' / name).parent.mkdir(parents=True)
+        (tmp_path / 'Set5' / name).touch()
+    result = subprocess.run(
+        ['bash', str(RECIPE), 'Set5', 'Set5'],
+        cwd=tmp_path,
+        env={**os.environ, 'BASICSR': 'true'},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0
+    assert (
+        result.stderr
+        == 'warning: Set5: Set5 has 5 images, this folder has 2 files: it should hold the HR images alone.\n'
+    )
