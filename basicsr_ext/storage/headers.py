@@ -31,6 +31,8 @@ _PILLOW_FORMATS: dict[bytes, type[ImageFile]] = {
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_COLOURED = (2, 3, 6)
 _ORIENTATION = 0x0112
+_NEW_SUBFILE_TYPE = 0x00FE
+_THUMBNAIL, _MASK = 1, 4  # its bits
 _TURNED = (5, 6, 7, 8)  # the orientations that swap height and width
 
 
@@ -187,8 +189,21 @@ def _tiff(stream: BinaryIO) -> ImageHeader:
     if not grey and tags.get(TiffImagePlugin.EXTRASAMPLES):
         raise UnsupportedError('TIFF image with alpha, which OpenCV blends into the colours: save it without alpha.')
     height, width = tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]
+    if tags.next and _is_page(start, stream, tags.next):
+        raise UnsupportedError(
+            'TIFF file of several images, of which only the first would be read: save each in a file.'
+        )
     turned = tags.get(_ORIENTATION) in _TURNED and _opencv_turns('TIFF')
     return _oriented(height, width, 1 if grey else 3, max(bits, 8), turned)
+
+
+def _is_page(start: bytes, stream: BinaryIO, position: int) -> bool:
+    """Says whether a second directory of tags describes an image of its own, and no thumbnail or mask of the first."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(start)
+    stream.seek(position)
+    tags.load(stream)
+    belongs_to_first = tags.get(_NEW_SUBFILE_TYPE, 0) & (_THUMBNAIL | _MASK)
+    return TiffImagePlugin.IMAGEWIDTH in tags and not belongs_to_first
 
 
 def _oriented(height: int, width: int, channels: int, bits: int, turned: bool) -> ImageHeader:

@@ -270,6 +270,19 @@ def test_tiff_with_alpha_is_refused(tmp_path):
         FolderStore(tmp_path)
 
 
+def test_tiff_of_several_images_is_refused_but_for_thumbnails(tmp_path):
+    first, second = (Image.fromarray(random_image((6, 9, 3))) for _ in range(2))
+    for name, big in (('a', False), ('b', True)):
+        path = tmp_path / name / 'a.tiff'
+        path.parent.mkdir()
+        second.encoderinfo = {'tiffinfo': {254: 1}}  # a thumbnail
+        first.save(path, save_all=True, append_images=[second], big_tiff=big)
+        assert Image.open(path).n_frames == 2 and FolderStore(path.parent).spec('a')[:2] == (6, 9)
+        first.save(path, save_all=True, append_images=[Image.fromarray(random_image((6, 9, 3)))], big_tiff=big)
+        with pytest.raises(UserError, match=r'a\.tiff: TIFF file of several images'):
+            FolderStore(path.parent)
+
+
 def test_headers_are_read_in_parts(tmp_path, monkeypatch):
     """Of several threads, a few files at a time: sizes stay with their images, and the first bad file is named."""
     from basicsr_ext.storage import folder
