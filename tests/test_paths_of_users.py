@@ -148,3 +148,24 @@ def test_a_name_of_bytes(root, capfd):
 def test_paths_are_never_an_error_by_themselves(root):
     assert str(expand_home(NOBODY)) == NOBODY
     assert follow_links('there').parent == follow_links(root)
+
+
+def test_a_pipe_for_a_training_state(root, capfd):
+    states = root / 'experiments/run/training_states'
+    states.mkdir(parents=True)
+    os.mkfifo(states / '3.state')
+    printed = says(['train', '-opt', 'good.yml', '--auto_resume'], capfd)
+    assert 'found only damaged ones' in printed and 'it is a named pipe, not a file' in printed
+
+
+def test_images_are_not_written_among_those_that_are_read(root, capfd):
+    commands = {
+        'lr': ['--scale', '2'],
+        'subimages': ['--size', '24', '--step', '12'],
+    }
+    for step, further in commands.items():
+        for output in ('hr', 'hr/sub'):
+            printed = says(['prepare', step, '-i', 'hr', '-o', output, *further], capfd)
+            assert '--output: expected ' in printed
+    assert len(open_store(root / 'hr').keys()) == 5 and not (root / 'hr/sub').exists()
+    assert main(['prepare', 'lr', '-i', 'hr', '-o', 'hr_x2', '--scale', '2', '--num_workers', '0']) == 0

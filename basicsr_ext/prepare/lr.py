@@ -112,6 +112,8 @@ def make_lr(
             HR: Output(Path(output_hr), store.channels, np.dtype(store.dtype), compress_level=compress_level, meta=hr),
             **outputs,
         }
+    for to in outputs.values():
+        to.check_apart_from(store)
     make_images(
         _MakeLR(
             store, scale, double, noise_sigma, noise_seed, suffix, target.dtype.name, enlarge, resizer, HR in outputs

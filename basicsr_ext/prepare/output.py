@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from basicsr_ext.errors import UserError
+from basicsr_ext.files import follow_links
 from basicsr_ext.prepare.png import PNG_TYPES
+from basicsr_ext.storage import FolderStore, ImageStore
 
 KIND = 'images'
 
@@ -43,6 +45,20 @@ class Output(NamedTuple):
     def holds_pngs(self) -> bool:
         """Whether images are encoded."""
         return not self.is_store or self.layout == 'basicsr'
+
+    def check_apart_from(self, source: ImageStore) -> None:
+        """Refuses a folder of images within the one that is read: the next reading would take them for its own.
+
+        Raises:
+            UserError: Names both.
+        """
+        if self.is_store or not isinstance(source, FolderStore):
+            return
+        if follow_links(self.path).is_relative_to(follow_links(source.path)):
+            raise UserError(
+                f'--output: expected a folder outside of {source.path}, whose images are read, found {self.path}: from then '
+                'on its images would be read there as well.'
+            )
 
     def check(self) -> None:
         """Refuses what PNGs cannot hold."""

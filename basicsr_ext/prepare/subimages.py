@@ -99,6 +99,9 @@ def make_subimages(
         lq = Output(Path(output_lq), lq_store.channels, lq_store.dtype, compress_level=compress_level, meta=meta)
         outputs = {LQ: lq, **outputs}
         settings.update(lq=source_record(lq_store), partners=keys_digest(list(partners.values())))
+    for to in outputs.values():
+        for read in filter(None, (store, lq_store)):
+            to.check_apart_from(read)
     make_images(cut, keys, outputs, settings=settings, num_workers=num_workers, description='images')
     return sum(len(cut.corners(key)) for key in keys)
 

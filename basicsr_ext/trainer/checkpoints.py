@@ -22,6 +22,7 @@ import torch
 
 from basicsr_ext import __version__
 from basicsr_ext.errors import UserError, first_of
+from basicsr_ext.files import open_file
 from basicsr_ext.networks.weight_file import NETWORK_KEY
 from basicsr_ext.networks.weights import not_finite, sha256
 from basicsr_ext.trainer.patches.basicsr_losses import load_loss_states, loss_states
@@ -169,11 +170,13 @@ def read_state(path: Path) -> dict[str, Any]:
         UserError: The state or one of its network files is missing, damaged or not finite.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # what torch.save writes; torch.load does not look at its checksums
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f'checksum of {damaged} is wrong')
-        state = torch.load(path, map_location='cpu', weights_only=True)
+        with open_file(path) as file:
+            with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f'checksum of {damaged} is wrong')
+            file.seek(0)
+            state = torch.load(file, map_location='cpu', weights_only=True)
         iteration = state['iter']
         names = state.get('networks', {})
     except Exception as error:

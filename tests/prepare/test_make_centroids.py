@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import basicsr_ext
+
+basicsr_ext.register()
+
 import hashlib
 import json
 from types import SimpleNamespace
@@ -10,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-import basicsr_ext
 from basicsr_ext.errors import UserError
 from basicsr_ext.functional.digest import image_digest
 from basicsr_ext.functional.resize import downsample
