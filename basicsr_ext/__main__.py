@@ -4,4 +4,9 @@ import sys
 
 from basicsr_ext.cli.main import main
 
-sys.exit(main())
+status = main()
+if 'basicsr_ext.distributed' in sys.modules:  # which needs torch
+    from basicsr_ext.distributed import end_process
+
+    end_process(status)
+sys.exit(status)

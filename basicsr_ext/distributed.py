@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import distributed, nn
@@ -122,6 +124,23 @@ def leave_ranks() -> None:
     if is_distributed():
         _left_group = distributed.group.WORLD
         distributed.destroy_process_group()
+
+
+def end_process(status: int | None) -> NoReturn:
+    """Ends this process with an exit status; one that was a rank ends without taking the interpreter down.
+
+    Threads of gloo may still hold what is Python's: where they let go of it while the interpreter goes down, C++ ends the
+    process by an abort, after all is done and saved.
+
+    Args:
+        status: As of ``sys.exit``.
+    """
+    if _left_group is None:
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status or 0)
 
 
 def _read_slurm(port: int | None) -> None:
