@@ -10,6 +10,7 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
+from PIL import Image
 
 from basicsr_ext.cli.main import main
 from basicsr_ext.errors import UserError
@@ -307,7 +308,7 @@ def png_of_size(height: int, width: int) -> bytes:
 
 
 def test_what_is_not_supported_is_not_damaged(sets, capsys):
-    cv2.imwrite(str(sets / 'GT/float.tif'), np.zeros((8, 8, 3), np.float32))
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(sets / 'GT/float.tif')
     (sets / 'GT/large.png').write_bytes(png_of_size(33000, 33000))
     (sets / 'GT/wide.png').write_bytes(png_of_size(2, 2_000_000))
     found = {problem.image: problem for problem in check_sets(sets / 'GT')}

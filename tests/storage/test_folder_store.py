@@ -277,6 +277,10 @@ def test_tiff_of_several_images_is_refused_but_for_thumbnails(tmp_path):
         path.parent.mkdir()
         second.encoderinfo = {'tiffinfo': {254: 1}}  # a thumbnail
         first.save(path, save_all=True, append_images=[second], big_tiff=big)
+        with Image.open(path) as written:
+            written.seek(1)
+            if 254 not in written.tag_v2:
+                pytest.skip('this Pillow writes no tags of further pages')
         assert Image.open(path).n_frames == 2 and FolderStore(path.parent).spec('a')[:2] == (6, 9)
         first.save(path, save_all=True, append_images=[Image.fromarray(random_image((6, 9, 3)))], big_tiff=big)
         with pytest.raises(UserError, match=r'a\.tiff: TIFF file of several images'):
